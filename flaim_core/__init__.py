@@ -1,0 +1,36 @@
+"""Pure image-model kernels on explicit parameter pytrees: one definition serves spec, init, apply and inference."""
+
+from flaim_core.layers import *  # noqa: F403
+from flaim_core.layers import __all__ as _layers
+from flaim_core.scope import (
+    Leaf,
+    LeafError,
+    Output,
+    Scope,
+    apply,
+    flatten,
+    init,
+    init_leaves,
+    kernel,
+    mismatches,
+    shapes,
+    spec,
+    unflatten,
+)
+
+__all__ = [
+    "Leaf",
+    "LeafError",
+    "Output",
+    "Scope",
+    "apply",
+    "flatten",
+    "init",
+    "init_leaves",
+    "kernel",
+    "mismatches",
+    "shapes",
+    "spec",
+    "unflatten",
+    *_layers,
+]

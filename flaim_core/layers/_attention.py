@@ -1,0 +1,41 @@
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
+from flaim_core import ops
+from flaim_core.layers._drop import dropout
+from flaim_core.layers._linear import linear
+from flaim_core.scope import Scope, kernel
+
+
+@kernel
+def attention(
+    scope: Scope,
+    x: Float[Array, "*b n c"],
+    *,
+    num_heads: int,
+    qkv_bias: bool = True,
+    proj_bias: bool = True,
+    qk_norm: Callable | None = None,
+    norm: Callable | None = None,
+    bias: Float[Array, "..."] | None = None,
+    drop_rate: float = 0.0,
+) -> Float[Array, "*b n c"]:
+    """Multi-head self-attention over the tokens of the last-but-one axis.
+
+    Paths: `qkv`, `proj`; `q_norm`, `k_norm` where `qk_norm` (a kernel, applied to each head) is given; `norm` where
+    `norm` (a kernel, applied before `proj`) is. `bias` is added to the logits and broadcasts to `(*b, heads, n, n)`.
+    Vaswani et al., "Attention Is All You Need" (2017), section 3.2.2.
+    """
+    *batch, tokens, dim = x.shape
+    if dim % num_heads:
+        raise ValueError(f"{'/'.join(scope.path)}: width {dim} does not divide into {num_heads} heads")
+    qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias).reshape(*batch, tokens, 3, num_heads, dim // num_heads)
+    query, key, value = (qkv[..., i, :, :] for i in range(3))
+    if qk_norm is not None:
+        query, key = qk_norm(scope["q_norm"], query), qk_norm(scope["k_norm"], key)
+    y = ops.dot_product_attention(query, key, value, bias)
+    y = y.reshape(*batch, tokens, dim)
+    if norm is not None:
+        y = norm(scope["norm"], y)
+    return dropout(scope["proj_drop"], linear(scope["proj"], y, dim, bias=proj_bias), drop_rate)

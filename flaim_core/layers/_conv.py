@@ -1,0 +1,47 @@
+from typing import Literal
+
+from jaxtyping import Array, Float
+
+from flaim_core import initializers, ops
+from flaim_core.scope import Init, Scope, kernel
+
+
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """A number as (number, number)."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def resolve_padding(padding, size, kernel_size, stride, dilation=(1, 1)) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((top, bottom), (left, right)) for a padding given as `conv` takes it."""
+    if padding == "same":
+        return ops.same_padding(size, kernel_size, stride, dilation)
+    if padding is None:
+        return tuple(((s - 1 + d * (k - 1)) // 2,) * 2 for k, s, d in zip(kernel_size, stride, dilation))
+    return tuple((p, p) if isinstance(p, int) else tuple(p) for p in pair(padding))
+
+
+@kernel
+def conv(
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    features: int,
+    *,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple | Literal["same"] | None = None,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    bias: bool = True,
+    kernel_init: Init = initializers.he_normal_fan_out,
+    bias_init: Init = initializers.zeros,
+) -> Float[Array, "b h2 w2 f"]:
+    """Two-dimensional convolution. Leaves: `kernel` (height, width, in / groups, out), `bias`.
+
+    `padding` in pixels: a number, (vertical, horizontal), ((top, bottom), (left, right)), TensorFlow's `"same"`, or
+    None for what keeps an odd kernel centred: `(stride - 1 + dilation * (kernel_size - 1)) // 2` on each side.
+    """
+    kernel_size, stride, dilation = pair(kernel_size), pair(stride), pair(dilation)
+    weight = scope.param("kernel", (*kernel_size, x.shape[-1] // groups, features), kernel_init, layout="hwio")
+    pads = resolve_padding(padding, x.shape[1:3], kernel_size, stride, dilation)
+    y = ops.conv(x, weight, stride=stride, padding=pads, dilation=dilation, groups=groups)
+    return y + scope.param("bias", (features,), bias_init) if bias else y

@@ -1,0 +1,29 @@
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaim_core.scope import Scope, kernel
+
+
+def _keep(scope: Scope, x: Array, rate, mask_shape: tuple[int, ...]) -> Array:
+    """`x` where a mask of keep probability `1 - rate` is set, scaled to keep its expectation; zero elsewhere."""
+    if not scope.training or (isinstance(rate, int | float) and rate == 0):
+        return x
+    keep = 1 - jnp.asarray(rate, jnp.float32)
+    mask = jax.random.bernoulli(scope.rng("mask"), keep, mask_shape)
+    return jnp.where(mask, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+@kernel
+def dropout(scope: Scope, x: Float[Array, "..."], rate: float) -> Float[Array, "..."]:
+    """Zero each element with probability `rate` in training. Srivastava et al. (2014)."""
+    return _keep(scope, x, rate, x.shape)
+
+
+@kernel
+def drop_path(scope: Scope, x: Float[Array, "b ..."], rate: float | Float[Array, ""]) -> Float[Array, "b ..."]:
+    """Zero each sample's whole residual branch with probability `rate` in training.
+
+    Huang et al., "Deep Networks with Stochastic Depth" (2016).
+    """
+    return _keep(scope, x, rate, (x.shape[0],) + (1,) * (x.ndim - 1))

@@ -1,0 +1,21 @@
+from jaxtyping import Array, Float
+
+from flaim_core import initializers
+from flaim_core.scope import Init, Scope, kernel
+
+_KERNEL_INIT = initializers.truncated_normal(0.02)
+
+
+@kernel
+def linear(
+    scope: Scope,
+    x: Float[Array, "*b c"],
+    features: int,
+    *,
+    bias: bool = True,
+    kernel_init: Init = _KERNEL_INIT,
+    bias_init: Init = initializers.zeros,
+) -> Float[Array, "*b f"]:
+    """Affine map of the last axis. Leaves: `kernel` (in, out), `bias`."""
+    y = x @ scope.param("kernel", (x.shape[-1], features), kernel_init, layout="io")
+    return y + scope.param("bias", (features,), bias_init) if bias else y

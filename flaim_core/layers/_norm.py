@@ -1,0 +1,103 @@
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaim_core import initializers
+from flaim_core.scope import Init, Scope, kernel
+
+
+def _affine(scope: Scope, x: Array, features: int, scale_init: Init, bias: bool = True) -> Array:
+    """`x` (float32) times the leaf `scale` plus the leaf `bias`."""
+    x = x * scope.param("scale", (features,), scale_init, dtype=jnp.float32)
+    return x + scope.param("bias", (features,), initializers.zeros, dtype=jnp.float32) if bias else x
+
+
+@kernel
+def batch_norm(
+    scope: Scope,
+    x: Float[Array, "*b c"],
+    *,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+    scale_init: Init = initializers.ones,
+) -> Float[Array, "*b c"]:
+    """Normalise each channel by the batch's statistics in training, by running ones in inference.
+
+    Leaves: `scale`, `bias`; running statistics `mean`, `var`, which move by `momentum` towards the batch's mean and
+    unbiased variance, as in torch. Under a mapped axis (`apply(axis_name=...)`) the batch is the whole axis.
+    Ioffe and Szegedy, "Batch Normalization" (2015).
+    """
+    features = x.shape[-1]
+    mean = running_mean = scope.stat("mean", (features,), initializers.zeros)
+    var = running_var = scope.stat("var", (features,), initializers.ones)
+    scale = scope.param("scale", (features,), scale_init, dtype=jnp.float32)
+    bias = scope.param("bias", (features,), initializers.zeros, dtype=jnp.float32)
+    wide = x.astype(jnp.float32)
+    if scope.training:
+        axes, count = tuple(range(x.ndim - 1)), x.size // features
+        mean = jnp.mean(wide, axes)
+        if scope.axis_name is not None:
+            mean = jax.lax.pmean(mean, scope.axis_name)
+            count *= jax.lax.axis_size(scope.axis_name)
+        var = jnp.mean(jnp.square(wide - mean), axes)
+        if scope.axis_name is not None:
+            var = jax.lax.pmean(var, scope.axis_name)
+        unbiased = var * (count / max(count - 1, 1))
+        scope.update("mean", (1 - momentum) * running_mean + momentum * mean)
+        scope.update("var", (1 - momentum) * running_var + momentum * unbiased)
+    scale = scale * jax.lax.rsqrt(var + eps)
+    return (wide * scale + (bias - mean * scale)).astype(x.dtype)
+
+
+@kernel
+def layer_norm(
+    scope: Scope,
+    x: Float[Array, "*b c"],
+    *,
+    eps: float = 1e-6,
+    bias: bool = True,
+    scale_init: Init = initializers.ones,
+) -> Float[Array, "*b c"]:
+    """Normalise the last axis to mean 0 and variance 1. Leaves: `scale`, `bias`. Ba et al. (2016)."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, -1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + eps)
+    return _affine(scope, normed, x.shape[-1], scale_init, bias).astype(x.dtype)
+
+
+@kernel
+def rms_norm(
+    scope: Scope, x: Float[Array, "*b c"], *, eps: float = 1e-6, scale_init: Init = initializers.ones
+) -> Float[Array, "*b c"]:
+    """Divide the last axis by its root mean square. Leaf: `scale`. Zhang and Sennrich (2019)."""
+    wide = x.astype(jnp.float32)
+    normed = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + eps)
+    return _affine(scope, normed, x.shape[-1], scale_init, bias=False).astype(x.dtype)
+
+
+@kernel
+def group_norm(
+    scope: Scope,
+    x: Float[Array, "b *s c"],
+    *,
+    groups: int = 32,
+    eps: float = 1e-5,
+    scale_init: Init = initializers.ones,
+) -> Float[Array, "b *s c"]:
+    """Normalise each group of channels over space. Leaves: `scale`, `bias`. Wu and He (2018)."""
+    grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    centred = grouped - jnp.mean(grouped, (1, 3), keepdims=True)
+    normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (1, 3), keepdims=True) + eps)
+    return _affine(scope, normed.reshape(x.shape), x.shape[-1], scale_init).astype(x.dtype)
+
+
+@kernel
+def global_response_norm(scope: Scope, x: Float[Array, "b h w c"], *, eps: float = 1e-6) -> Float[Array, "b h w c"]:
+    """Scale each channel by its share of the response, plus the input itself.
+
+    Leaves: `scale`, `bias`, both zero at first. Woo et al., "ConvNeXt V2" (2023), section 3.
+    """
+    wide = x.astype(jnp.float32)
+    response = jnp.sqrt(jnp.sum(jnp.square(wide), (1, 2), keepdims=True))
+    share = response / (jnp.mean(response, -1, keepdims=True) + eps)
+    return (wide + _affine(scope, wide * share, x.shape[-1], initializers.zeros)).astype(x.dtype)

@@ -1,0 +1,41 @@
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
+from flaim_core import initializers
+from flaim_core.layers._conv import conv, pair
+from flaim_core.scope import Scope, kernel
+
+
+@kernel
+def patch_embed(
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    dim: int,
+    *,
+    patch_size: int | tuple[int, int],
+    bias: bool = True,
+    norm: Callable | None = None,
+) -> Float[Array, "b h2 w2 d"]:
+    """Embed non-overlapping patches linearly: a map of `h / patch_size` by `w / patch_size` tokens.
+
+    Paths: `proj`, a convolution; `norm` where `norm`, a kernel, is given. Raises ValueError where patches do not fit.
+    Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021), section 3.1.
+    """
+    patch = pair(patch_size)
+    if x.shape[1] % patch[0] or x.shape[2] % patch[1]:
+        raise ValueError(
+            f"an image of {x.shape[1]}x{x.shape[2]} does not divide into patches of {patch[0]}x{patch[1]}; "
+            "choose an input size for which it does"
+        )
+    x = conv(
+        scope["proj"],
+        x,
+        dim,
+        kernel_size=patch,
+        stride=patch,
+        padding=0,
+        bias=bias,
+        kernel_init=initializers.lecun_normal,
+    )
+    return x if norm is None else norm(scope["norm"], x)

@@ -1,0 +1,32 @@
+"""Arrays in, arrays out: lowerings and partitions without leaves."""
+
+from flaim_core.ops._attention import dot_product_attention
+from flaim_core.ops._conv import conv, same_padding
+from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
+from flaim_core.ops._windows import (
+    gather_bias,
+    grid_partition,
+    grid_reverse,
+    relative_position_index,
+    shifted_window_mask,
+    window_partition,
+    window_reverse,
+)
+
+__all__ = [
+    "avg_pool",
+    "blur_pool",
+    "conv",
+    "dot_product_attention",
+    "gather_bias",
+    "global_avg_pool",
+    "global_max_pool",
+    "grid_partition",
+    "grid_reverse",
+    "max_pool",
+    "relative_position_index",
+    "same_padding",
+    "shifted_window_mask",
+    "window_partition",
+    "window_reverse",
+]

@@ -1,0 +1,127 @@
+"""Convolution, lowered to what the platform runs fastest.
+
+XLA's generic convolution is a poor choice on a CPU for whole classes of layers. Measured on 2 cores (float32, jax
+0.10.2, batch 8):
+
+    depthwise 7x7, 56x56x96            generic 115 ms, shifted products 3.2 ms
+    depthwise 3x3, 56x56x144           generic 76 ms, shifted products 3.2 ms
+    1x1, 56x56, 64 -> 256              generic 7.5 ms, dot product 2.6 ms
+    4x4 stride 4, 224x224, 3 -> 96     generic 2.7 ms, reshape and dot product 1.9 ms
+    grouped 3x3, 32 groups, 28x28x256  generic 41 ms, eight dense ones on block-diagonal kernels 5.1 ms
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+
+def same_padding(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:
+    """TensorFlow's "same" padding: output size `ceil(size / stride)`, the odd pixel at the bottom and right."""
+    pads = []
+    for n, k, s, d in zip(size, kernel_size, stride, dilation):
+        total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        pads.append((total // 2, total - total // 2))
+    return tuple(pads)
+
+
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups"))
+def conv(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c_group f"],
+    *,
+    stride: Pair = (1, 1),
+    padding: Pads = ((0, 0), (0, 0)),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Float[Array, "b h2 w2 f"]:
+    """Two-dimensional convolution (cross-correlation, as in every deep-learning library).
+
+    `padding` is ((top, bottom), (left, right)), in pixels.
+    """
+    (height, width, per_group), channels = kernel.shape[:3], x.shape[-1]
+    generic = functools.partial(_generic, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    unpadded = padding == ((0, 0), (0, 0))
+    if (height, width) == (1, 1) and unpadded and groups == 1:
+        return _pointwise(x, kernel, stride)
+    if (height, width) == stride and unpadded and dilation == (1, 1) and groups == 1:
+        return _patchify(x, kernel)
+    if groups == channels and per_group == 1:
+        shifted = functools.partial(_shifted_products, stride=stride, padding=padding, dilation=dilation)
+        return lax.platform_dependent(x, kernel, cpu=shifted, default=generic)
+    if groups > 1:
+        dense = functools.partial(_dense_groups, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return lax.platform_dependent(x, kernel, cpu=dense, default=generic)
+    return generic(x, kernel)
+
+
+# Input channels of the dense kernels that grouped kernels are merged into: wide enough for a vectorised inner loop,
+# narrow enough that the zeros multiplied do not outweigh it. Of 32, 64, 128 and 256, 32 was the fastest everywhere.
+_BLOCK_DIAGONAL_WIDTH = 32
+
+
+def _generic(x, kernel, *, stride, padding, dilation, groups):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=stride,
+        padding=padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _pointwise(x, kernel, stride):
+    return x[:, :: stride[0], :: stride[1]] @ kernel[0, 0]
+
+
+def _patchify(x, kernel):
+    """Non-overlapping patches as one dot product; as in any convolution, a last partial patch is dropped."""
+    batch, height, width, channels = x.shape
+    p, q = kernel.shape[:2]
+    rows, columns = height // p, width // q
+    x = x[:, : rows * p, : columns * q].reshape(batch, rows, p, columns, q, channels)
+    return jnp.einsum("bhpwqc,pqcf->bhwf", x, kernel)
+
+
+def _shifted_products(x, kernel, *, stride, padding, dilation):
+    """A depthwise convolution as the sum, over kernel positions, of shifted images times one number a channel.
+
+    XLA fuses the sum into one pass over the image.
+    """
+    height, width, _, features = kernel.shape
+    multiplier = features // x.shape[-1]
+    if multiplier > 1:
+        x = jnp.repeat(x, multiplier, axis=-1)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows = (x.shape[1] - (height - 1) * dilation[0] - 1) // stride[0] + 1
+    columns = (x.shape[2] - (width - 1) * dilation[1] - 1) // stride[1] + 1
+    total = None
+    for i in range(height):
+        for j in range(width):
+            top, left = i * dilation[0], j * dilation[1]
+            bottom, right = top + (rows - 1) * stride[0] + 1, left + (columns - 1) * stride[1] + 1
+            product = x[:, top : bottom : stride[0], left : right : stride[1]] * kernel[i, j, 0]
+            total = product if total is None else total + product
+    return total
+
+
+def _dense_groups(x, kernel, *, stride, padding, dilation, groups):
+    """A grouped convolution as separate dense ones; narrow groups share a kernel that is zero off its diagonal."""
+    height, width, per_group, features = kernel.shape
+    joined = max(1, min(groups, _BLOCK_DIAGONAL_WIDTH // per_group))
+    while groups % joined:
+        joined -= 1
+    parts, out_per_group = groups // joined, features // groups
+    blocks = kernel.reshape(height, width, per_group, parts, joined, out_per_group)
+    dense = jnp.einsum("hwipjo,jk->hwkipjo", blocks, jnp.eye(joined, dtype=kernel.dtype))
+    dense = dense.reshape(height, width, joined * per_group, features)
+    convolve = functools.partial(_generic, stride=stride, padding=padding, dilation=dilation, groups=1)
+    outputs = map(convolve, jnp.split(x, parts, axis=-1), jnp.split(dense, parts, axis=-1))
+    return jnp.concatenate(list(outputs), axis=-1)

@@ -1,0 +1,131 @@
+"""Pooling. On a CPU a maximum or mean of shifted slices is faster than XLA's `reduce_window`.
+
+Measured on 2 cores (float32, jax 0.10.2, batch 8): 3x3 stride-2 max-pool on 112x112x64, `reduce_window` 10 ms, maximum
+of slices 2.7 ms.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from flaim_core.ops._conv import Pads, Pair, conv
+
+_NO_PADDING: Pads = ((0, 0), (0, 0))
+
+
+def _reduce_slices(x: Array, window: Pair, stride: Pair, combine: Callable) -> Array:
+    """Fold `combine` over the window's positions."""
+    rows = (x.shape[1] - window[0]) // stride[0] + 1
+    columns = (x.shape[2] - window[1]) // stride[1] + 1
+    slices = [
+        x[:, i : i + (rows - 1) * stride[0] + 1 : stride[0], j : j + (columns - 1) * stride[1] + 1 : stride[1]]
+        for i in range(window[0])
+        for j in range(window[1])
+    ]
+    return functools.reduce(combine, slices)
+
+
+def _reduce_window(x: Array, window: Pair, stride: Pair, initial: float, combine: Callable) -> Array:
+    return lax.reduce_window(x, jnp.asarray(initial, x.dtype), combine, (1, *window, 1), (1, *stride, 1), "VALID")
+
+
+def _pad(x: Array, padding: Pads, value: float) -> Array:
+    if padding == _NO_PADDING:
+        return x
+    return jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
+
+
+def _ceil_padding(size: Pair, window: Pair, stride: Pair, padding: Pads) -> Pads:
+    """Padding extended at the bottom and right so that a last, partial window counts (torch's `ceil_mode`)."""
+    extended = []
+    for n, k, s, (before, after) in zip(size, window, stride, padding):
+        count = math.ceil((n + before + after - k) / s) + 1
+        if (count - 1) * s >= n + before:  # torch drops a window that starts in the padding
+            count -= 1
+        extended.append((before, max(after, (count - 1) * s + k - n - before)))
+    return tuple(extended)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "ceil_mode"))
+def max_pool(
+    x: Float[Array, "b h w c"],
+    window: Pair,
+    stride: Pair,
+    padding: Pads = _NO_PADDING,
+    ceil_mode: bool = False,
+) -> Float[Array, "b h2 w2 c"]:
+    """Maximum over windows; padding never wins. `ceil_mode` counts a last, partial window."""
+    if ceil_mode:
+        padding = _ceil_padding(x.shape[1:3], window, stride, padding)
+    x = _pad(x, padding, -jnp.inf)
+    slices = functools.partial(_reduce_slices, window=window, stride=stride, combine=jnp.maximum)
+    generic = functools.partial(_reduce_window, window=window, stride=stride, initial=-jnp.inf, combine=lax.max)
+    return lax.platform_dependent(x, cpu=slices, default=generic)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "ceil_mode", "count_padding"))
+def avg_pool(
+    x: Float[Array, "b h w c"],
+    window: Pair,
+    stride: Pair,
+    padding: Pads = _NO_PADDING,
+    ceil_mode: bool = False,
+    count_padding: bool = True,
+) -> Float[Array, "b h2 w2 c"]:
+    """Mean over windows; `count_padding` says whether padded pixels count as zeros or not at all.
+
+    What `ceil_mode` adds to reach a last, partial window never counts, as in torch.
+    """
+    size = x.shape[1:3]
+    extended = _ceil_padding(size, window, stride, padding) if ceil_mode else padding
+    counts = [
+        _window_counts(n, k, s, pads, after, count_padding)
+        for n, k, s, pads, (_, after) in zip(size, window, stride, padding, extended)
+    ]
+    x = _pad(x, extended, 0)
+    slices = functools.partial(_reduce_slices, window=window, stride=stride, combine=jnp.add)
+    generic = functools.partial(_reduce_window, window=window, stride=stride, initial=0, combine=lax.add)
+    total = lax.platform_dependent(x, cpu=slices, default=generic)
+    count = np.outer(*counts)
+    if (count == count[0, 0]).all():
+        return total * jnp.asarray(1 / count[0, 0], x.dtype)
+    return total * jnp.asarray(1 / count[:, :, None], x.dtype)
+
+
+def _window_counts(n: int, window: int, stride: int, pads: Pair, after: int, count_padding: bool) -> np.ndarray:
+    """How many positions of each window along one axis the mean divides by."""
+    before = pads[0]
+    counted = np.zeros(before + n + after)
+    low, high = (0, before + n + pads[1]) if count_padding else (before, before + n)
+    counted[low:high] = 1
+    starts = np.arange(0, len(counted) - window + 1, stride)
+    return np.array([counted[start : start + window].sum() for start in starts])
+
+
+def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Mean over height and width, accumulated in float32."""
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+
+
+def global_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Maximum over height and width."""
+    return jnp.max(x, axis=(1, 2))
+
+
+def blur_pool(x: Float[Array, "b h w c"], stride: int = 2, filter_size: int = 3) -> Float[Array, "b h2 w2 c"]:
+    """Downsample after a fixed binomial low-pass filter, with reflected borders.
+
+    Zhang, "Making Convolutional Networks Shift-Invariant Again" (2019); timm's `BlurPool2d`.
+    """
+    row = np.poly1d((0.5, 0.5)) ** (filter_size - 1)
+    kernel = np.outer(row.coeffs, row.coeffs)[:, :, None, None]
+    kernel = jnp.broadcast_to(jnp.asarray(kernel, x.dtype), (filter_size, filter_size, 1, x.shape[-1]))
+    before = (stride - 1 + filter_size - 1) // 2
+    x = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), mode="reflect")
+    return conv(x, kernel, stride=(stride, stride), groups=x.shape[-1])

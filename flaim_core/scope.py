@@ -1,0 +1,460 @@
+"""Kernels and the scope they read their leaves from: one definition serves `spec`, `init`, `apply` and plain inference.
+
+A kernel is a function whose first argument is a `Scope`: an immutable view of one node of a variable tree
+
+    {"params": {"conv1": {"kernel": ...}}, "batch_stats": {"bn1": {"mean": ..., "var": ...}}}
+
+that knows its path. The same function is run on arrays (`apply`, or a direct call on a plain nested dict) or, with
+abstract values, only records what it declares (`spec`, `init`).
+"""
+
+import functools
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+Path = tuple[str, ...]
+Init = Callable[[Any, tuple[int, ...], Any], Array]
+
+PARAMS, STATS = "params", "batch_stats"
+
+
+class LeafError(ValueError):
+    """A variable tree lacks a leaf, or holds one of another shape."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a kernel declares of one leaf.
+
+    `layout` names the axes where other libraries order them differently: `"io"` (dense kernel), `"hwio"` (convolution
+    kernel), `""` for a leaf that is stored alike everywhere.
+    """
+
+    shape: tuple[int, ...]
+    init: Init
+    layout: str = ""
+    dtype: Any = jnp.float32
+
+
+class Output(NamedTuple):
+    """What `apply` returns: the value, every running statistic (new ones in training), and what was captured."""
+
+    value: Any
+    batch_stats: dict
+    intermediates: dict[str, Any]
+
+
+@dataclass
+class _Run:
+    """One reading of a kernel: its options, and the collectors of what the kernel hands back on the side."""
+
+    abstract: bool = False
+    training: bool = False
+    dtype: Any = None
+    key: PRNGKeyArray | None = None
+    root: Path = ()
+    capture: str | None = None
+    remat: bool = False
+    scan: bool = False
+    axis_name: Any = None
+    modules: Mapping[Path, Callable] = field(default_factory=dict)
+
+    leaves: dict[Path, Leaf] = field(default_factory=dict)
+    updates: dict[Path, Array] = field(default_factory=dict)
+    intermediates: dict[Path, Any] = field(default_factory=dict)
+    drawn: dict[Path, PRNGKeyArray] = field(default_factory=dict)
+    memo: dict = field(default_factory=dict)
+
+    def fork(self, **changes) -> "_Run":
+        """A run with the same options and collectors of its own."""
+        return replace(self, **{"leaves": {}, "updates": {}, "intermediates": {}, "drawn": {}, **changes})
+
+    def key_at(self, path: Path) -> PRNGKeyArray:
+        """The key of a node: its parent's, folded with a hash of its name."""
+        if len(path) == len(self.root):
+            return self.key
+        if path not in self.drawn:
+            self.drawn[path] = jax.random.fold_in(self.key_at(path[:-1]), stable_hash(path[-1]))
+        return self.drawn[path]
+
+
+class Scope:
+    """An immutable view of one node of a variable tree; the first argument of every kernel."""
+
+    __slots__ = ("_params", "_run", "_stats", "path")
+
+    def __init__(self, run: _Run, path: Path = (), params: Mapping | None = None, stats: Mapping | None = None):
+        self._run, self.path = run, path
+        self._params, self._stats = params or {}, stats or {}
+
+    def __getitem__(self, name: str | int) -> "Scope":
+        """The child called `name`; it need not have leaves."""
+        name = str(name)
+        return Scope(self._run, (*self.path, name), self._params.get(name), self._stats.get(name))
+
+    def __repr__(self) -> str:
+        return f"Scope({'/'.join(self.path)!r})"
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout drops and batch norm uses the batch's statistics."""
+        return self._run.training
+
+    @property
+    def axis_name(self) -> Any:
+        """The mapped axis over which batch statistics are averaged, or None."""
+        return self._run.axis_name
+
+    def param(self, name: str, shape: Sequence[int], init: Init, *, layout: str = "", dtype: Any = None) -> Array:
+        """The trained leaf `name`, cast to the compute dtype (or `dtype`)."""
+        return self._read(PARAMS, self._params, name, tuple(shape), init, layout, dtype or self._run.dtype)
+
+    def stat(self, name: str, shape: Sequence[int], init: Init) -> Array:
+        """The running statistic `name`, as stored."""
+        return self._read(STATS, self._stats, name, tuple(shape), init, "", None)
+
+    def _read(self, collection, leaves, name, shape, init, layout, dtype) -> Array:
+        path = (collection, *self.path, name)
+        if self._run.abstract:
+            leaf = Leaf(shape, init, layout)
+            if self._run.leaves.setdefault(path, leaf) != leaf:
+                raise LeafError(f"{'/'.join(path)} is declared twice: {self._run.leaves[path]} and {leaf}")
+            return jnp.zeros(shape, dtype or leaf.dtype)
+        value = leaves.get(name)
+        if value is None or isinstance(value, Mapping):
+            raise LeafError(f"{'/'.join(path)}: missing, expected shape {shape}")
+        if value.shape != shape:
+            raise LeafError(f"{'/'.join(path)}: found shape {value.shape}, expected {shape}")
+        return jnp.asarray(value, dtype)
+
+    def update(self, name: str, value: Array) -> None:
+        """Hand back a new value of the running statistic `name`."""
+        self._run.updates[(*self.path, name)] = value
+
+    def capture(self, name: str, value: Any) -> None:
+        """Hand back an intermediate, kept only where `apply`'s `capture` pattern matches its path."""
+        path = (*self.path, name)
+        if self._run.capture is not None and fnmatchcase("/".join(path), self._run.capture):
+            self._run.intermediates[path] = value
+
+    def rng(self, name: str) -> PRNGKeyArray:
+        """The random key of this path and `name`, the same in every framework and under every transformation."""
+        path = (*self.path, name)
+        if self._run.key is None:
+            raise ValueError(f"{'/'.join(path)} draws random numbers in training: pass rng=jax.random.key(...)")
+        if path in self._run.drawn:
+            raise ValueError(f"{'/'.join(path)}: this random key was drawn before; give the second draw another name")
+        return self._run.key_at(path)
+
+    def call(self, block: Callable, x: Any, *args, **kwargs) -> Any:
+        """Run `block(self, x, *args, **kwargs)`, rematerialised in the backward pass where `apply(remat=True)` asks.
+
+        The block runs as a pure function with collectors of its own, so that batch norm, dropout and captures inside
+        it pass through the transformation.
+        """
+        run = self._run
+        if run.abstract or not run.remat:
+            return block(self, x, *args, **kwargs)
+        pure = jax.checkpoint(lambda *inputs: self._pure(block, *inputs, args=args, kwargs=kwargs))
+        value, updates, intermediates = pure(self._params, self._stats, self._key(), x)
+        run.updates.update(updates)
+        run.intermediates.update(intermediates)
+        return value
+
+    def repeat(
+        self,
+        block: Callable,
+        x: Any,
+        n: int,
+        *,
+        each: Mapping[str, Sequence[float]] | None = None,
+        after: Callable[[int, Any], None] | None = None,
+        **kwargs,
+    ) -> Any:
+        """Run `n` equal blocks, children "0" to `n - 1`, one after the other: each maps the running value to the next.
+
+        `each` holds keyword arguments that differ from block to block (rates, one number a block); `after(i, x)` is
+        called with the value after block `i`. Where `apply(scan=True)` asks, the blocks compile once, as a scan.
+        """
+        each = dict(each or {})
+        run = self._run
+        if run.scan and not run.abstract and n > 1:
+            return self._scan(block, x, n, each, after, kwargs)
+        for i in range(n):
+            # What differs from block to block cannot change what a block declares, so spec need not tell them apart.
+            options = {name: values[0 if run.abstract else i] for name, values in each.items()}
+            x = self[i].call(block, x, **options, **kwargs)
+            if after is not None:
+                after(i, x)
+        return x
+
+    def _scan(self, block, x, n, each, after, kwargs):
+        run, nodes = self._run, [self[i] for i in range(n)]
+        for key in run.modules:
+            if key[: len(self.path)] == self.path:
+                raise ValueError(f"{'/'.join(key)} is replaced by a module of its own: run without scan=True")
+
+        def stack(trees):
+            try:
+                return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+            except ValueError as error:
+                raise LeafError(f"{'/'.join(self.path)}: the blocks to scan over differ: {error}") from error
+
+        inputs = (
+            stack([node._params for node in nodes]),
+            stack([node._stats for node in nodes]),
+            None if run.key is None else jnp.stack([node._key() for node in nodes]),
+            {name: jnp.asarray(values, jnp.float32) for name, values in each.items()},
+        )
+
+        def body(x, inputs):
+            params, stats, key, options = inputs
+            pure = functools.partial(nodes[0]._pure, block, args=(), kwargs={**options, **kwargs})
+            x, updates, intermediates = (jax.checkpoint(pure) if run.remat else pure)(params, stats, key, x)
+            return x, (updates, intermediates, x if after is not None else None)
+
+        x, (updates, intermediates, values) = jax.lax.scan(body, x, inputs)
+        depth = len(self.path)
+        for i in range(n):
+            for target, stacked in ((run.updates, updates), (run.intermediates, intermediates)):
+                for path, value in stacked.items():
+                    target[(*path[:depth], str(i), *path[depth + 1 :])] = jax.tree.map(lambda v, i=i: v[i], value)
+            if after is not None:
+                after(i, jax.tree.map(lambda v, i=i: v[i], values))
+        return x
+
+    def _key(self) -> PRNGKeyArray | None:
+        return None if self._run.key is None else self._run.key_at(self.path)
+
+    def _pure(self, block, params, stats, key, x, *, args, kwargs):
+        """`block` as a pure function of its inputs: value, new statistics and intermediates."""
+        run = self._run.fork(key=key, root=self.path, remat=False)
+        value = block(Scope(run, self.path, params, stats), x, *args, **kwargs)
+        return value, run.updates, run.intermediates
+
+
+def kernel(fn: Callable) -> Callable:
+    """Make `fn(scope, x, ...)` callable on a plain nested dict of parameters (or of variables) too.
+
+    On a mapping it runs pure inference in the dtype of its first array argument.
+    """
+
+    @functools.wraps(fn)
+    def wrapper(scope, *args, **kwargs):
+        if not isinstance(scope, Scope):
+            scope = Scope(_Run(dtype=_float_dtype((args, kwargs))), (), *_collections(scope))
+        run = scope._run
+        if run.abstract:
+            return _abstract_call(fn, scope, args, kwargs)
+        if scope.path in run.modules:
+            return run.modules[scope.path](args[0])
+        with jax.named_scope(fn.__name__):
+            return fn(scope, *args, **kwargs)
+
+    return wrapper
+
+
+def _abstract_call(fn: Callable, scope: Scope, args: tuple, kwargs: dict) -> Any:
+    """Trace `fn` once for equal inputs and reuse what it declared, so that a stack of equal blocks costs one."""
+    run = scope._run
+    flat, structure = jax.tree.flatten((args, kwargs))
+    try:
+        signature = (fn, structure, tuple((v.shape, v.dtype) if isinstance(v, jax.Array) else v for v in flat))
+        known = run.memo.get(signature)
+    except TypeError:  # an argument that cannot be hashed
+        signature = known = None
+    if known is None:
+        inner = run.fork()
+        value = fn(Scope(inner), *args, **kwargs)
+        flat, structure = jax.tree.flatten(value)
+        known = inner.leaves, inner.intermediates, structure, [_shape_of(v) for v in flat]
+        if signature is not None:
+            run.memo[signature] = known
+    else:
+        value = jax.tree.unflatten(known[2], [_zeros(v) for v in known[3]])
+    for (collection, *path), leaf in known[0].items():
+        full = (collection, *scope.path, *path)
+        if run.leaves.setdefault(full, leaf) != leaf:
+            raise LeafError(f"{'/'.join(full)} is declared twice: {run.leaves[full]} and {leaf}")
+    for path, intermediate in known[1].items():
+        run.intermediates[(*scope.path, *path)] = intermediate
+    return value
+
+
+def _shape_of(value: Any) -> Any:
+    return jax.ShapeDtypeStruct(value.shape, value.dtype) if isinstance(value, jax.Array) else value
+
+
+def _zeros(value: Any) -> Any:
+    return jnp.zeros(value.shape, value.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value
+
+
+def stable_hash(name: str) -> int:
+    """A 32-bit hash of a name that is the same in every process."""
+    return zlib.crc32(name.encode())
+
+
+def _collections(variables: Mapping) -> tuple[Mapping, Mapping]:
+    """Parameters and running statistics of `variables`, which may be a plain tree of parameters."""
+    if set(variables) <= {PARAMS, STATS}:
+        return variables.get(PARAMS, {}), variables.get(STATS, {})
+    return variables, {}
+
+
+def _float_dtype(tree: Any) -> Any:
+    """The dtype of the first floating array in `tree`, float32 where there is none."""
+    for value in jax.tree.leaves(tree):
+        if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating):
+            return value.dtype
+    return jnp.dtype(jnp.float32)
+
+
+def _nest(flat: Mapping[Path, Any]) -> dict:
+    tree: dict = {}
+    for (*parents, name), value in flat.items():
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return tree
+
+
+def flatten(tree: Mapping, prefix: Path = ()) -> dict[str, Any]:
+    """A nested dict as a flat one whose keys are paths, `"params/conv1/kernel"`."""
+    flat = {}
+    for name, value in tree.items():
+        path = (*prefix, str(name))
+        flat |= flatten(value, path) if isinstance(value, Mapping) else {"/".join(path): value}
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict:
+    """The inverse of `flatten`."""
+    return _nest({tuple(path.split("/")): value for path, value in flat.items()})
+
+
+def _abstract(fn: Callable, args: tuple, kwargs: dict, capture: str | None = None):
+    """Leaves that `fn` declares, and the shapes of its value and of the intermediates that match `capture`."""
+    run = _Run(abstract=True, dtype=_float_dtype(args), capture=capture)
+
+    def trace(*arrays):
+        value = fn(Scope(run), *arrays, **kwargs)
+        return value, {"/".join(path): v for path, v in run.intermediates.items()}
+
+    shapes = jax.eval_shape(trace, *args)
+    return run.leaves, *shapes
+
+
+def spec(fn: Callable, *args, **kwargs) -> dict:
+    """The leaves of kernel `fn`, as a tree of `Leaf`; no FLOPs, no arrays.
+
+    `args` are arrays or `jax.ShapeDtypeStruct`s; `kwargs` the kernel's options.
+    """
+    leaves, _, _ = _abstract(fn, args, kwargs)
+    return _nest({(PARAMS,): {}, **leaves}) if not leaves else _nest(leaves)
+
+
+def shapes(fn: Callable, *args, capture: str | None = None, **kwargs) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    """Shape and dtype of `fn`'s value, and of the intermediates that match `capture`."""
+    _, value, intermediates = _abstract(fn, args, kwargs, capture)
+    return value, intermediates
+
+
+def init(fn: Callable, key: PRNGKeyArray, *args, **kwargs) -> dict:
+    """Initial variables of kernel `fn`; no forward pass."""
+    return init_leaves(spec(fn, *args, **kwargs), key)
+
+
+def init_leaves(leaves: Mapping, key: PRNGKeyArray) -> dict:
+    """Initial variables for a tree of `Leaf`. A leaf's value depends on `key` and its path alone."""
+    flat = flatten(leaves)
+    hashes = jnp.asarray([stable_hash(path) for path in flat], jnp.uint32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, hashes) if flat else ()
+    return unflatten({path: _init_leaf(keys[i], leaf) for i, (path, leaf) in enumerate(flat.items())})
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _init_leaf(key: PRNGKeyArray, leaf: Leaf) -> Array:
+    return leaf.init(key, leaf.shape, leaf.dtype)
+
+
+def mismatches(leaves: Mapping, variables: Mapping, *, extra: bool = False) -> list[str]:
+    """What is wrong with `variables` as an instance of the tree of `Leaf`, one line a leaf."""
+    expected, found = flatten(leaves), flatten(variables)
+    lines = []
+    for path, leaf in expected.items():
+        if path not in found:
+            lines.append(f"{path}: missing, expected shape {leaf.shape}")
+        elif found[path].shape != leaf.shape:
+            lines.append(f"{path}: found shape {found[path].shape}, expected {leaf.shape}")
+    if extra:
+        lines += [f"{path}: unexpected, shape {found[path].shape}" for path in found if path not in expected]
+    return lines
+
+
+def apply(
+    fn: Callable,
+    variables: Mapping,
+    *args,
+    training: bool = False,
+    rng: PRNGKeyArray | None = None,
+    capture: str | None = None,
+    dtype: Any = None,
+    remat: bool = False,
+    scan: bool = False,
+    axis_name: Any = None,
+    modules: Mapping[str, Callable] | None = None,
+    **kwargs,
+) -> Output:
+    """Run kernel `fn` on `variables` as a pure function.
+
+    Args:
+        fn: A kernel; `args` are its arrays and `kwargs` its options.
+        variables: `{"params": ..., "batch_stats": ...}`, or a plain tree of parameters.
+        training: Batch statistics instead of running ones, dropout.
+        rng: Key for dropout and stochastic depth.
+        capture: Shell-style pattern of the intermediates to keep, `"*"` for all, `"stage_*"`.
+        dtype: Compute dtype, by default that of the first floating array in `args`. Parameters stay as stored and are
+            cast where they are read; softmax and normalisation statistics stay float32.
+        remat: Recompute blocks in the backward pass instead of keeping their activations.
+        scan: Compile stacks of equal blocks once.
+        axis_name: Mapped axis (of `jax.vmap`, `jax.shard_map`) whose members form one batch for batch norm.
+        modules: Functions `x -> y` that replace the kernels at these paths (`{"fc": my_head}`).
+
+    Raises:
+        LeafError: Leaves are missing or misshapen; all of them are listed.
+    """
+    dtype = jnp.dtype(dtype) if dtype is not None else _float_dtype(args)
+    args = jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, args)
+    replaced = {tuple(path.split("/")): module for path, module in (modules or {}).items()}
+    run = _Run(
+        training=training,
+        dtype=dtype,
+        key=rng,
+        capture=capture,
+        remat=remat,
+        scan=scan,
+        axis_name=axis_name,
+        modules=replaced,
+    )
+    params, stats = _collections(variables)
+    try:
+        value = fn(Scope(run, (), params, stats), *args, **kwargs)
+    except LeafError as error:
+        everything = mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
+        raise LeafError("\n".join(everything or [str(error)])) from None
+    intermediates = {"/".join(path): captured for path, captured in run.intermediates.items()}
+    return Output(value, _merge(stats, run.updates), intermediates)
+
+
+def _merge(tree: Mapping, updates: Mapping[Path, Any]) -> dict:
+    """`tree` with the leaves at the paths of `updates` replaced."""
+    flat = flatten(tree) | {"/".join(path): value for path, value in updates.items()}
+    return unflatten(flat)

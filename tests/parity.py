@@ -1,0 +1,56 @@
+"""flaim against timm: the same weights, the same images, the same numbers."""
+
+import jax
+import numpy as np
+import torch
+
+import flaim_core as core
+from flaim.models import Model
+from tests import oracle
+
+# flaim's leaf name to torch's; every other name is the same in both.
+TORCH_NAMES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "embedding": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+# Axes of a leaf in flaim, by its layout, as positions in torch's.
+FROM_TORCH = {"io": (1, 0), "hwio": (2, 3, 1, 0), "wio": (2, 1, 0), "": None}
+# Buffers that torch modules keep beside their parameters and statistics.
+BUFFERS = ("num_batches_tracked", "relative_position_index", "attn_mask")
+
+
+def torch_name(path: str) -> str:
+    """timm's name of the leaf at `path`, `"params/conv1/kernel"` -> `"conv1.weight"`."""
+    *parents, name = path.split("/")[1:]
+    return ".".join([*parents, TORCH_NAMES.get(name, name)])
+
+
+def variables_from(spec: dict, state: dict[str, np.ndarray]) -> dict:
+    """The variables that `spec` describes, from torch's `state`; names and shapes must match one to one."""
+    state = {name: value for name, value in state.items() if not name.endswith(BUFFERS)}
+    leaves = core.flatten(spec)
+    names = {path: torch_name(path) for path in leaves}
+    missing, extra = set(names.values()) - set(state), set(state) - set(names.values())
+    assert not missing and not extra, f"timm lacks {sorted(missing)[:8]}, flaim lacks {sorted(extra)[:8]}"
+    flat = {}
+    for path, leaf in leaves.items():
+        value, axes = state[names[path]], FROM_TORCH[leaf.layout]
+        value = value if axes is None else value.transpose(axes)
+        assert value.shape == leaf.shape, f"{path}: timm has {value.shape}, flaim {leaf.shape}"
+        flat[path] = jax.numpy.asarray(value)
+    return core.unflatten(flat)
+
+
+def assert_parity(
+    model: Model, reference: torch.nn.Module, *, tolerance: float = 1e-5, images: np.ndarray | None = None
+) -> dict:
+    """Check that `model` gives the output of `reference` with its weights; return the variables."""
+    variables = variables_from(model.spec(), oracle.state(reference))
+    images = oracle.image(model.input_size, channels=model.in_channels) if images is None else images
+    found = jax.jit(lambda v, x: model.apply(v, x).value)(variables, images)
+    error = oracle.relative_error(found, oracle.run(reference, images))
+    assert error <= tolerance, f"{model.name}: relative error {error:.2e}"
+    return variables
