@@ -1,5 +1,6 @@
 """Pure image-model kernels on explicit parameter pytrees: one definition serves spec, init, apply and inference."""
 
+from flaim_core import initializers, ops
 from flaim_core.layers import *  # noqa: F403
 from flaim_core.layers import __all__ as _layers
 from flaim_core.scope import (
@@ -27,8 +28,10 @@ __all__ = [
     "flatten",
     "init",
     "init_leaves",
+    "initializers",
     "kernel",
     "mismatches",
+    "ops",
     "shapes",
     "spec",
     "unflatten",
