@@ -163,12 +163,20 @@ def test_from_row(photos):
         Preprocess.from_row({"mean": [0.5] * 3, "license": "mit"})
 
 
-def test_from_timms_own_configuration(photos):
-    """A timm model's configuration as its file says it; this one squashes."""
-    cfg = oracle.create_meta("vit_base_patch16_siglip_224", num_classes=0).pretrained_cfg
-    assert cfg["crop_mode"] == "squash"
-    keys = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
-    expected = timms(photos["china"], normalize=True, input_size=cfg["input_size"], **{key: cfg[key] for key in keys})
+@pytest.mark.parametrize(
+    ("name", "crop_mode"),
+    [
+        ("resnet50.a1_in1k", "center"),
+        ("convnext_base.fb_in22k_ft_in1k_384", "squash"),
+        ("vit_so400m_patch14_siglip_378.webli_ft_in1k", "squash"),
+        ("deepseek_vit_412m.deepseek_v4_1_flash", "border"),
+    ],
+)
+def test_from_timms_own_configurations(photos, name, crop_mode):
+    cfg = oracle.timm.get_pretrained_cfg(name).to_dict()
+    assert cfg["crop_mode"] == crop_mode
+    keys = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+    expected = timms(photos["china"], normalize=True, **{key: cfg[key] for key in keys})
     np.testing.assert_array_equal(Preprocess.from_row(cfg)(CHINA)[0], expected)
 
 
@@ -223,6 +231,7 @@ def test_files_that_are_no_images(preprocess, tmp_path, photos):
     assert "image 6 of 7: array of shape (8, 8, 5)" in lines[-1]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # its notes on damaged TIFF tags
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 def test_damaged_files_give_an_image_error_or_an_image(preprocess, photos, form):
     """Whatever Pillow raises on a damaged file, users see one kind of error."""
@@ -272,7 +281,7 @@ def test_input_that_is_no_image(preprocess, image, message):
 
 def test_a_sliver_does_not_exhaust_the_memory(preprocess):
     sliver = np.zeros((1, 1_000_000), np.uint8)
-    with pytest.raises(ImageError, match="1x1000000 .* would be resized to 36x36000000 before the crop to 32x32"):
+    with pytest.raises(ImageError, match=r"1x1000000 .* would be resized to 36x36000000 before the crop to 32x32"):
         preprocess(sliver)
     assert Preprocess(32, **IMAGENET, crop_mode="border")(sliver).shape == (1, 32, 32, 3)
 

@@ -3,7 +3,7 @@
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -39,9 +39,9 @@ class Preprocess:
     16-bit grey files by cutting off at 255, so scale those to 8 bits first.
     """
 
-    input_size: int | tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    input_size: int | Sequence[int]
+    mean: Sequence[float]
+    std: Sequence[float]
     interpolation: str = "bicubic"
     crop_pct: float = 0.875
     crop_mode: str = "center"
@@ -55,7 +55,7 @@ class Preprocess:
         problems = []
         if len(self.size) != 2 or not all(isinstance(side, int) and side > 0 for side in self.size):
             problems.append(f"input_size={self.input_size!r}, expected a positive integer or (height, width)")
-        finite = all(map(math.isfinite, self.mean + self.std))
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std) or not finite or min(self.std) <= 0:
             problems.append(
                 f"mean={self.mean} and std={self.std}, expected 3 values each (RGB) or 1 each (grey), "
@@ -89,9 +89,9 @@ class Preprocess:
         return cls(**known)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, ...]:
         """Height and width of what the model sees."""
-        return self.input_size if isinstance(self.input_size, tuple) else (self.input_size, self.input_size)
+        return self.input_size if isinstance(self.input_size, tuple) else (self.input_size,) * 2
 
     def __call__(
         self, images: ImageLike | list[ImageLike] | tuple[ImageLike, ...]
