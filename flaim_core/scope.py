@@ -79,6 +79,7 @@ class _Run:
     def key_at(self, path: Path) -> PRNGKeyArray:
         """The key of a node: its parent's, folded with a hash of its name."""
         if len(path) == len(self.root):
+            assert self.key is not None
             return self.key
         if path not in self.drawn:
             self.drawn[path] = jax.random.fold_in(self.key_at(path[:-1]), stable_hash(path[-1]))
@@ -210,7 +211,7 @@ class Scope:
         inputs = (
             stack([node._params for node in nodes]),
             stack([node._stats for node in nodes]),
-            None if run.key is None else jnp.stack([node._key() for node in nodes]),
+            None if run.key is None else jnp.stack([run.key_at(node.path) for node in nodes]),
             {name: jnp.asarray(values, jnp.float32) for name, values in each.items()},
         )
 
@@ -269,7 +270,7 @@ def _abstract_call(fn: Callable, scope: Scope, args: tuple, kwargs: dict) -> Any
         signature = (fn, structure, tuple((v.shape, v.dtype) if isinstance(v, jax.Array) else v for v in flat))
         known = run.memo.get(signature)
     except TypeError:  # an argument that cannot be hashed
-        signature = known = None
+        signature, known = None, None
     if known is None:
         inner = run.fork()
         value = fn(Scope(inner), *args, **kwargs)
@@ -328,7 +329,7 @@ def _nest(flat: Mapping[Path, Any]) -> dict:
 
 def flatten(tree: Mapping, prefix: Path = ()) -> dict[str, Any]:
     """A nested dict as a flat one whose keys are paths, `"params/conv1/kernel"`."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = (*prefix, str(name))
         flat |= flatten(value, path) if isinstance(value, Mapping) else {"/".join(path): value}
@@ -376,13 +377,8 @@ def init_leaves(leaves: Mapping, key: PRNGKeyArray) -> dict:
     """Initial variables for a tree of `Leaf`. A leaf's value depends on `key` and its path alone."""
     flat = flatten(leaves)
     hashes = jnp.asarray([stable_hash(path) for path in flat], jnp.uint32)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, hashes) if flat else ()
-    return unflatten({path: _init_leaf(keys[i], leaf) for i, (path, leaf) in enumerate(flat.items())})
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _init_leaf(key: PRNGKeyArray, leaf: Leaf) -> Array:
-    return leaf.init(key, leaf.shape, leaf.dtype)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, hashes)
+    return unflatten({path: leaf.init(keys[i], leaf.shape, leaf.dtype) for i, (path, leaf) in enumerate(flat.items())})
 
 
 def mismatches(leaves: Mapping, variables: Mapping, *, extra: bool = False) -> list[str]:

@@ -70,10 +70,10 @@ def basic(
     drop_path_rate: float = 0.0,
 ) -> Float[Array, "b h2 w2 f"]:
     """The residual branch of ResNet-18 and 34: two 3x3 convolutions."""
-    blurred = anti_alias is not None and stride > 1
-    y = conv(scope["conv1"], x, features, kernel_size=3, stride=1 if blurred else stride, bias=False)
+    blur = anti_alias if stride > 1 else None
+    y = conv(scope["conv1"], x, features, kernel_size=3, stride=1 if blur else stride, bias=False)
     y = relu(norm(scope["bn1"], y))
-    y = anti_alias(y) if blurred else y
+    y = blur(y) if blur else y
     y = conv(scope["conv2"], y, features, kernel_size=3, bias=False)
     y = norm(scope["bn2"], y, scale_init=initializers.zeros)
     y = y if channel_attention is None else channel_attention(scope["se"], y)
@@ -101,11 +101,11 @@ def bottleneck(
     convolution by `first_reduction`.
     """
     width = features // 4 * base_width // 64 * groups
-    blurred = anti_alias is not None and stride > 1
+    blur = anti_alias if stride > 1 else None
     y = relu(norm(scope["bn1"], conv(scope["conv1"], x, width // first_reduction, kernel_size=1, bias=False)))
-    y = conv(scope["conv2"], y, width, kernel_size=3, stride=1 if blurred else stride, groups=groups, bias=False)
+    y = conv(scope["conv2"], y, width, kernel_size=3, stride=1 if blur else stride, groups=groups, bias=False)
     y = relu(norm(scope["bn2"], y))
-    y = anti_alias(y) if blurred else y
+    y = blur(y) if blur else y
     y = norm(scope["bn3"], conv(scope["conv3"], y, features, kernel_size=1, bias=False), scale_init=initializers.zeros)
     y = y if channel_attention is None else channel_attention(scope["se"], y)
     return drop_path(scope["drop_path"], y, drop_path_rate)
@@ -245,7 +245,7 @@ _DEPTHS = {
     200: (3, 24, 36, 3),
     269: (3, 30, 48, 8),
 }
-_STEMS = {
+_STEMS: dict[str, dict] = {
     "": {},
     "c": {"stem_widths": (32, 32, 64)},
     "d": {"stem_widths": (32, 32, 64), "average_shortcut": True},
@@ -256,7 +256,7 @@ _SE = {"channel_attention": squeeze_excite_rounded}
 _ECA = {"channel_attention": efficient_channel_attention}
 _AVERAGE = {"anti_alias": halve, "stem_pool": average_pooling}
 _BLUR = {"anti_alias": ops.blur_pool, "stem_pool": blurred_max_pooling}
-_RS = {
+_RS: dict = {
     **_STEMS["d"],
     "stem_pool": convolution,
     "channel_attention": partial(squeeze_excite_rounded, ratio=0.25),

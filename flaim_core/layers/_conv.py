@@ -8,7 +8,10 @@ from flaim_core.scope import Init, Scope, kernel
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """A number as (number, number)."""
-    return (value, value) if isinstance(value, int) else tuple(value)
+    if isinstance(value, int):
+        return value, value
+    first, second = value
+    return first, second
 
 
 def resolve_padding(padding, size, kernel_size, stride, dilation=(1, 1)) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -16,8 +19,10 @@ def resolve_padding(padding, size, kernel_size, stride, dilation=(1, 1)) -> tupl
     if padding == "same":
         return ops.same_padding(size, kernel_size, stride, dilation)
     if padding is None:
-        return tuple(((s - 1 + d * (k - 1)) // 2,) * 2 for k, s, d in zip(kernel_size, stride, dilation))
-    return tuple((p, p) if isinstance(p, int) else tuple(p) for p in pair(padding))
+        vertical, horizontal = ((s - 1 + d * (k - 1)) // 2 for k, s, d in zip(kernel_size, stride, dilation))
+    else:
+        vertical, horizontal = pair(padding)
+    return pair(vertical), pair(horizontal)
 
 
 @kernel
@@ -42,6 +47,6 @@ def conv(
     """
     kernel_size, stride, dilation = pair(kernel_size), pair(stride), pair(dilation)
     weight = scope.param("kernel", (*kernel_size, x.shape[-1] // groups, features), kernel_init, layout="hwio")
-    pads = resolve_padding(padding, x.shape[1:3], kernel_size, stride, dilation)
+    pads = resolve_padding(padding, (x.shape[1], x.shape[2]), kernel_size, stride, dilation)
     y = ops.conv(x, weight, stride=stride, padding=pads, dilation=dilation, groups=groups)
     return y + scope.param("bias", (features,), bias_init) if bias else y

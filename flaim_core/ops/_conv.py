@@ -23,11 +23,13 @@ Pads = tuple[Pair, Pair]
 
 def same_padding(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:
     """TensorFlow's "same" padding: output size `ceil(size / stride)`, the odd pixel at the bottom and right."""
-    pads = []
-    for n, k, s, d in zip(size, kernel_size, stride, dilation):
+
+    def along_axis(n: int, k: int, s: int, d: int) -> Pair:
         total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
-        pads.append((total // 2, total - total // 2))
-    return tuple(pads)
+        return total // 2, total - total // 2
+
+    vertical, horizontal = map(along_axis, size, kernel_size, stride, dilation)
+    return vertical, horizontal
 
 
 @functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups"))

@@ -43,13 +43,16 @@ def _pad(x: Array, padding: Pads, value: float) -> Array:
 
 def _ceil_padding(size: Pair, window: Pair, stride: Pair, padding: Pads) -> Pads:
     """Padding extended at the bottom and right so that a last, partial window counts (torch's `ceil_mode`)."""
-    extended = []
-    for n, k, s, (before, after) in zip(size, window, stride, padding):
+
+    def along_axis(n: int, k: int, s: int, pads: Pair) -> Pair:
+        before, after = pads
         count = math.ceil((n + before + after - k) / s) + 1
         if (count - 1) * s >= n + before:  # torch drops a window that starts in the padding
             count -= 1
-        extended.append((before, max(after, (count - 1) * s + k - n - before)))
-    return tuple(extended)
+        return before, max(after, (count - 1) * s + k - n - before)
+
+    vertical, horizontal = map(along_axis, size, window, stride, padding)
+    return vertical, horizontal
 
 
 @functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "ceil_mode"))
@@ -62,7 +65,7 @@ def max_pool(
 ) -> Float[Array, "b h2 w2 c"]:
     """Maximum over windows; padding never wins. `ceil_mode` counts a last, partial window."""
     if ceil_mode:
-        padding = _ceil_padding(x.shape[1:3], window, stride, padding)
+        padding = _ceil_padding((x.shape[1], x.shape[2]), window, stride, padding)
     x = _pad(x, padding, -jnp.inf)
     slices = functools.partial(_reduce_slices, window=window, stride=stride, combine=jnp.maximum)
     generic = functools.partial(_reduce_window, window=window, stride=stride, initial=-jnp.inf, combine=lax.max)
@@ -82,7 +85,7 @@ def avg_pool(
 
     What `ceil_mode` adds to reach a last, partial window never counts, as in torch.
     """
-    size = x.shape[1:3]
+    size = (x.shape[1], x.shape[2])
     extended = _ceil_padding(size, window, stride, padding) if ceil_mode else padding
     counts = [
         _window_counts(n, k, s, pads, after, count_padding)
@@ -124,8 +127,8 @@ def blur_pool(x: Float[Array, "b h w c"], stride: int = 2, filter_size: int = 3)
     Zhang, "Making Convolutional Networks Shift-Invariant Again" (2019); timm's `BlurPool2d`.
     """
     row = np.poly1d((0.5, 0.5)) ** (filter_size - 1)
-    kernel = np.outer(row.coeffs, row.coeffs)[:, :, None, None]
-    kernel = jnp.broadcast_to(jnp.asarray(kernel, x.dtype), (filter_size, filter_size, 1, x.shape[-1]))
+    weights = jnp.asarray(np.outer(row.coeffs, row.coeffs)[:, :, None, None], x.dtype)
+    kernel = jnp.broadcast_to(weights, (filter_size, filter_size, 1, x.shape[-1]))
     before = (stride - 1 + filter_size - 1) // 2
     x = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), mode="reflect")
     return conv(x, kernel, stride=(stride, stride), groups=x.shape[-1])
