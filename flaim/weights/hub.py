@@ -1,0 +1,74 @@
+"""Files from the Hugging Face Hub, through `huggingface_hub`: its cache, tokens, offline mode and progress bars."""
+
+from pathlib import Path
+
+
+class HubError(OSError):
+    """A file could not be had from the Hub; the message says why and what would help."""
+
+
+class FileMissingError(HubError):
+    """The repository is there, the file is not."""
+
+
+def fetch(repo: str, filename: str) -> Path:
+    """The path, in the Hub's cache, of a repository's file, which is downloaded first where it is not there yet.
+
+    Args:
+        repo: `"organisation/name"`, or `"organisation/name@revision"` for a branch, tag or commit.
+        filename: Path in the repository.
+
+    Raises:
+        HubError: There is no such repository, revision or file, no access, no connection, or the server failed.
+            Nothing incomplete stays in the cache, so trying again is safe.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    name, _, revision = repo.partition("@")
+    # The client's errors derive from those of its HTTP library, which is another one from version to version.
+    transport_errors = errors.HfHubHTTPError.__bases__
+    try:
+        return Path(hf_hub_download(name, filename, revision=revision or None, library_name="flaim"))
+    except errors.HFValidationError as error:
+        raise HubError(f"{name!r} is no repository name, which is 'organisation/name': {error}") from error
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"{name} is gated: accept its conditions at https://huggingface.co/{name}, then log in (`hf auth login`, "
+            "or the environment variable HF_TOKEN)"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(
+            f"there is no repository {name!r} on the Hub; if it is private, log in (`hf auth login`, or the "
+            "environment variable HF_TOKEN)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(f"{name} has no branch, tag or commit {revision!r}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise HubError(f"{filename} of {repo} is not in the cache, and {_why_not_online(error)}") from error
+    except errors.EntryNotFoundError as error:
+        raise FileMissingError(f"{repo} has no file {filename!r}") from error
+    except (*transport_errors, OSError) as error:
+        raise HubError(
+            f"downloading {filename} of {repo} failed: {_first_line(error)}. What was incomplete is gone from the "
+            "cache; try again"
+        ) from error
+
+
+def _why_not_online(error: Exception) -> str:
+    """Why the client fell back on its cache."""
+    from huggingface_hub import constants, errors
+
+    cause = error.__cause__
+    if constants.HF_HUB_OFFLINE or isinstance(cause, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE forbids to download it: unset it once, or pass the path of a local checkpoint"
+    response = getattr(cause, "response", None)
+    if response is not None:
+        return f"{constants.ENDPOINT} answered with status {response.status_code}: try again later"
+    return (
+        f"{constants.ENDPOINT} cannot be reached ({_first_line(cause or error)}): check the network, or pass the path "
+        "of a local checkpoint"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).strip().splitlines() if line), type(error).__name__)

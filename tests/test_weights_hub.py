@@ -1,0 +1,155 @@
+"""The hub path, through the real `huggingface_hub` client against a server on loopback."""
+
+import os
+import subprocess
+import sys
+import types
+
+import huggingface_hub.constants
+import huggingface_hub.file_download
+import huggingface_hub.utils._http
+import pytest
+
+from flaim.weights.hub import FileMissingError, HubError, fetch
+from tests import hub_server
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and no waiting between the client's retries."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    clock = types.SimpleNamespace(sleep=lambda seconds: None, time=lambda: 0.0)
+    monkeypatch.setattr(huggingface_hub.utils._http, "time", clock)
+    monkeypatch.setattr(huggingface_hub.file_download, "time", clock)
+    return cache
+
+
+def point_client_at(url: str, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+
+
+@pytest.fixture
+def hub(cache, tmp_path, monkeypatch):
+    """A hub with one repository, `org/model`, that holds `weights.bin`."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(CONTENT)
+    with hub_server.serve() as hub:
+        point_client_at(hub.url, monkeypatch)
+        hub.add("org/model", folder)
+        yield hub
+
+
+def incomplete_files(cache) -> list[str]:
+    return [path.name for path in cache.rglob("*") if path.name.endswith(".incomplete")]
+
+
+def test_success_and_cache(hub, cache):
+    path = fetch("org/model", "weights.bin")
+    assert path.read_bytes() == CONTENT
+    assert cache in path.parents
+    assert fetch("org/model", "weights.bin") == path
+    assert hub.count("GET", "weights.bin") == 1
+
+
+def test_served_from_the_cache_when_the_server_is_down(hub, monkeypatch):
+    path = fetch("org/model", "weights.bin")
+    hub.fail("HEAD", "weights.bin", 500)
+    assert fetch("org/model", "weights.bin") == path
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert fetch("org/model", "weights.bin") == path
+
+
+def test_revision_pinning(hub, tmp_path):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(b"old")
+    hub.add("org/model", folder, "v1")
+    assert fetch("org/model@v1", "weights.bin").read_bytes() == b"old"
+    assert fetch("org/model", "weights.bin").read_bytes() == CONTENT
+    assert fetch(f"org/model@{hub_server.commit('v1')}", "weights.bin").read_bytes() == b"old"
+    with pytest.raises(HubError, match="org/model has no branch, tag or commit 'v2'"):
+        fetch("org/model@v2", "weights.bin")
+
+
+def test_missing_repository(hub):
+    with pytest.raises(HubError, match="no repository 'org/modle' on the Hub; if it is private, log in"):
+        fetch("org/modle", "weights.bin")
+
+
+def test_malformed_repository_name(hub):
+    with pytest.raises(HubError, match="'a/b/c' is no repository name"):
+        fetch("a/b/c", "weights.bin")
+
+
+def test_missing_file(hub):
+    with pytest.raises(FileMissingError, match=r"org/model has no file 'model\.safetensors'"):
+        fetch("org/model", "model.safetensors")
+
+
+def test_gated(hub):
+    hub.fail("HEAD", "weights.bin", "gated")
+    with pytest.raises(HubError, match="org/model is gated: accept its conditions"):
+        fetch("org/model", "weights.bin")
+
+
+def test_server_error(hub, cache):
+    hub.fail("HEAD", "weights.bin", 500)
+    with pytest.raises(HubError, match="not in the cache, and http.* answered with status 500"):
+        fetch("org/model", "weights.bin")
+    hub.faults.clear()
+    hub.fail("GET", "weights.bin", 503)
+    with pytest.raises(HubError, match=r"downloading weights\.bin of org/model failed: .*503"):
+        fetch("org/model", "weights.bin")
+    assert not incomplete_files(cache)
+    hub.faults.clear()
+    assert fetch("org/model", "weights.bin").read_bytes() == CONTENT
+
+
+def test_cut_connection_is_resumed(hub):
+    hub.fail("GET", "weights.bin", "cut", times=1)
+    assert fetch("org/model", "weights.bin").read_bytes() == CONTENT
+    assert hub.count("GET", "weights.bin") == 2
+
+
+def test_cut_connection_leaves_the_cache_usable(hub, cache):
+    hub.fail("GET", "weights.bin", "cut")
+    with pytest.raises(HubError, match=r"downloading weights\.bin of org/model failed: .*try again"):
+        fetch("org/model", "weights.bin")
+    assert not incomplete_files(cache)
+    hub.faults.clear()
+    assert fetch("org/model", "weights.bin").read_bytes() == CONTENT
+
+
+def test_offline_with_an_empty_cache(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="not in the cache, and HF_HUB_OFFLINE forbids"):
+        fetch("org/model", "weights.bin")
+    assert not hub.count("HEAD", "weights.bin")
+
+
+def test_no_network_with_an_empty_cache(cache, monkeypatch):
+    with hub_server.serve() as hub:
+        url = hub.url
+    point_client_at(url, monkeypatch)  # nobody listens there any more
+    with pytest.raises(HubError, match=f"not in the cache, and {url} cannot be reached .*: check the network"):
+        fetch("org/model", "weights.bin")
+
+
+def test_environment_variables(hub, tmp_path):
+    """HF_ENDPOINT, HF_HOME and HF_TOKEN reach the client."""
+    code = "from flaim.weights.hub import fetch; print(fetch('org/model', 'weights.bin'))"
+    home = tmp_path / "home"
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": "hf_secret"}
+    environment.pop("HF_HUB_CACHE", None)
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(str(home))
+    assert "weights.bin: 100%" in result.stderr  # the client's progress bar
+    assert "hf_secret" in hub.tokens
