@@ -13,10 +13,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 
 from flaim.weights.config import NORMALISATIONS, Config, size_of
-
-
-class CatalogueError(LookupError):
-    """No such model, no such parameters, or a family that is not implemented; the message says what there is."""
+from flaim.weights.errors import CatalogueError
 
 
 @functools.cache

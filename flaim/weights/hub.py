@@ -2,13 +2,7 @@
 
 from pathlib import Path
 
-
-class HubError(OSError):
-    """A file could not be had from the Hub; the message says why and what would help."""
-
-
-class FileMissingError(HubError):
-    """The repository is there, the file is not."""
+from flaim.weights.errors import FileMissingError, HubError
 
 
 def fetch(repo: str, filename: str) -> Path:
