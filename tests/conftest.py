@@ -2,4 +2,6 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["flaim", "flaim_core"], "beartype.beartype")
+import tests.typechecker  # noqa: F401 -- the hook names it and expects it to be there
+
+install_import_hook(["flaim", "flaim_core"], "tests.typechecker.check")

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 def dot_product_attention(
     query: Float[Array, "*b q h d"],
     key: Float[Array, "*b k h d"],
-    value: Float[Array, "*b k h d"],
+    value: Float[Array, "*b k h v"],
     bias: Float[Array, "..."] | None = None,
     scale: float | None = None,
-) -> Float[Array, "*b q h d"]:
+) -> Float[Array, "*b q h v"]:
     """Softmax of query-key products times values; the softmax in float32.
 
     `bias` is added to the scaled products and broadcasts to `(*b, h, q, k)`; `scale` is `d ** -0.5` unless given.

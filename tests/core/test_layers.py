@@ -1,0 +1,127 @@
+"""Each kernel against torch's layer of the same name, and under every transformation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import flaim_core as core
+from tests import oracle
+from tests.oracle import relative_error
+from tests.parity import variables_from
+
+rng = np.random.default_rng(0)
+MAP = jnp.asarray(rng.standard_normal((4, 6, 5, 8)), jnp.float32)
+TOKENS = jnp.asarray(rng.standard_normal((4, 9, 8)), jnp.float32)
+
+
+class LayerNorm2d(torch.nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+# Kernel, its input, options, torch's module.
+LAYERS = {
+    "linear": (core.linear, TOKENS, {"features": 5}, torch.nn.Linear(8, 5)),
+    "conv": (
+        core.conv,
+        MAP,
+        {"features": 6, "kernel_size": (3, 5), "stride": 2, "groups": 2, "padding": (1, 2)},
+        torch.nn.Conv2d(8, 6, (3, 5), stride=2, groups=2, padding=(1, 2)),
+    ),
+    "batch_norm": (core.batch_norm, MAP, {}, torch.nn.BatchNorm2d(8)),
+    "layer_norm": (core.layer_norm, MAP, {}, LayerNorm2d(8, eps=1e-6)),
+    "group_norm": (core.group_norm, MAP, {"groups": 4}, torch.nn.GroupNorm(4, 8)),
+    "rms_norm": (core.rms_norm, TOKENS, {}, torch.nn.RMSNorm(8, eps=1e-6)),
+    "squeeze_excite": (
+        core.squeeze_excite,
+        MAP,
+        {"hidden": 8},
+        oracle.timm.layers.SqueezeExcite(8, rd_channels=8),
+    ),
+    "efficient_channel_attention": (core.efficient_channel_attention, MAP, {}, oracle.timm.layers.EcaModule(8)),
+    "attention": (
+        core.attention,
+        TOKENS,
+        {"num_heads": 2},
+        oracle.timm.layers.Attention(8, num_heads=2, qkv_bias=True),
+    ),
+    "mlp": (core.mlp, TOKENS, {"hidden": 16}, oracle.timm.layers.Mlp(8, 16)),
+    "patch_embed": (
+        core.patch_embed,
+        MAP[:, :, :4],
+        {"dim": 5, "patch_size": 2},
+        oracle.timm.layers.PatchEmbed((6, 4), 2, 8, 5, output_fmt="NHWC"),
+    ),
+    "layer_scale": (core.layer_scale, TOKENS, {}, oracle.timm.layers.LayerScale(8)),
+}
+
+
+@pytest.mark.parametrize("layer, x, options, module", LAYERS.values(), ids=LAYERS.keys())
+def test_layer_is_torchs(layer, x, options, module):
+    oracle.randomise(module.eval())
+    variables = variables_from(core.spec(layer, x, **options), oracle.state(module))
+    found = layer(variables, x, **options)
+    tensor = oracle.to_torch(np.asarray(x)) if x.ndim == 4 else torch.from_numpy(np.array(x))
+    with torch.no_grad():
+        expected = module(tensor)
+    if expected.ndim == 4 and found.shape != tuple(expected.shape):
+        expected = expected.permute(0, 2, 3, 1)
+    assert relative_error(found, expected) < 2e-6
+
+
+@pytest.mark.parametrize("layer, x, options, module", LAYERS.values(), ids=LAYERS.keys())
+def test_layer_under_every_transformation(layer, x, options, module):
+    variables = core.init(layer, jax.random.key(0), x, **options)
+
+    def run(variables, x, **settings):
+        return core.apply(layer, variables, x, training=True, rng=jax.random.key(1), **options, **settings).value
+
+    with jax.numpy_dtype_promotion("strict"), jax.checking_leaks():
+        expected = jax.jit(run)(variables, x)
+        half = jax.jit(lambda v, x: run(v, x, dtype=jnp.bfloat16))(variables, x)
+        gradients = jax.jit(jax.grad(lambda v, x: run(v, x).sum()))(variables, x)
+        mapped = jax.jit(jax.vmap(run, (None, 0)))(variables, jnp.stack([x, x]))
+    assert half.dtype == jnp.bfloat16 and relative_error(half.astype(jnp.float32), expected) < 0.05
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    np.testing.assert_allclose(mapped[1], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_trains_as_torchs():
+    module = oracle.randomise(torch.nn.BatchNorm2d(8)).train()
+    variables = variables_from(core.spec(core.batch_norm, MAP), oracle.state(module))
+    output = core.apply(core.batch_norm, variables, MAP, training=True)
+    expected = module(oracle.to_torch(np.asarray(MAP))).detach().permute(0, 2, 3, 1)
+    assert relative_error(output.value, expected) < 2e-6
+    assert relative_error(output.batch_stats["mean"], module.running_mean) < 1e-6
+    assert relative_error(output.batch_stats["var"], module.running_var) < 1e-6
+
+
+def test_global_response_norm_is_timms():
+    module = oracle.timm.layers.grn.GlobalResponseNorm(8, channels_last=True)
+    oracle.randomise(module)
+    variables = variables_from(core.spec(core.global_response_norm, MAP), oracle.state(module))
+    with torch.no_grad():
+        expected = module(torch.from_numpy(np.array(MAP)))
+    assert relative_error(core.global_response_norm(variables, MAP), expected) < 2e-6
+
+
+@pytest.mark.parametrize("layer", [core.dropout, core.drop_path])
+def test_dropping_keeps_the_mean_and_needs_a_key(layer):
+    ones = jnp.ones((4000, 5))
+    found = core.apply(layer, {}, ones, rate=0.25, training=True, rng=jax.random.key(0)).value
+    assert set(np.unique(np.asarray(found)).round(5)) == {0, np.float32(1 / 0.75).round(5)}
+    assert abs(float(found.mean()) - 1) < 0.03
+    rows = np.asarray(found)
+    assert (rows == rows[:, :1]).all() == (layer is core.drop_path)
+    np.testing.assert_array_equal(core.apply(layer, {}, ones, rate=0.25).value, ones)
+    with pytest.raises(ValueError, match="mask draws random numbers in training: pass rng="):
+        core.apply(layer, {}, ones, rate=0.25, training=True)
+
+
+def test_wrong_options_say_what_is_wrong():
+    with pytest.raises(ValueError, match="width 8 does not divide into 3 heads"):
+        core.init(core.attention, jax.random.key(0), TOKENS, num_heads=3)
+    with pytest.raises(ValueError, match="6x5 does not divide into patches of 2x2"):
+        core.init(core.patch_embed, jax.random.key(0), MAP, dim=3, patch_size=2)
