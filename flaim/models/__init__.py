@@ -3,6 +3,7 @@
 import difflib
 import functools
 import importlib
+import pkgutil
 import re
 from typing import Any
 
@@ -10,12 +11,11 @@ from flaim.models._model import Family, Feature, Model, build
 
 __all__ = ["Family", "Feature", "Model", "create", "families", "get_model", "list_architectures"]
 
-_FAMILIES = ("convnext", "efficientnet", "maxvit", "resnet", "swin", "vit")
 
-
+@functools.cache
 def families() -> tuple[str, ...]:
-    """Names of the families, each a module of this package."""
-    return _FAMILIES
+    """Names of the families: the modules of this package."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 
 @functools.cache
@@ -27,7 +27,7 @@ def family(name: str) -> Family:
 @functools.cache
 def _index() -> dict[str, str]:
     """Architecture name to family name."""
-    return {variant: name for name in _FAMILIES for variant in family(name).variants}
+    return {variant: name for name in families() for variant in family(name).variants}
 
 
 def list_architectures(pattern: str = "") -> list[str]:

@@ -1,0 +1,147 @@
+"""What holds for every family: transformations, dtypes, captures, heads, dropping."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flaim_core as core
+from flaim import models
+from tests.oracle import relative_error
+
+# One small variant a family that has each of its kinds of block.
+SMALL = {
+    "convnext": ("test_convnext2", {"input_size": 32}),
+    "efficientnet": ("test_efficientnet", {"input_size": 32}),
+    "maxvit": ("maxvit_tiny_tf_224", {"input_size": 64, "depths": (1, 1), "dims": (32, 64), "stem_dims": (16, 16)}),
+    "resnet": ("test_resnet", {"input_size": 32}),
+    "swin": ("swin_tiny_patch4_window7_224", {"input_size": 56, "depths": (2, 2), "num_heads": (1, 2), "dim": 16}),
+    "vit": ("test_vit", {"input_size": 32}),
+}
+
+
+def small(family: str, **overrides) -> models.Model:
+    name, options = SMALL[family]
+    return models.create(name, **{"n_classes": 7, **options, **overrides})
+
+
+def randomised(model: models.Model) -> dict:
+    """Variables in which nothing is at its initial value."""
+    variables = model.init(jax.random.key(0))
+    flat = core.flatten(variables)
+    rng = np.random.default_rng(0)
+    return core.unflatten(
+        {path: leaf + jnp.asarray(0.1 * rng.random(leaf.shape), leaf.dtype) for path, leaf in flat.items()}
+    )
+
+
+def images(model: models.Model, batch: int = 2) -> jax.Array:
+    shape = model.image(batch).shape
+    return jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
+
+
+@pytest.fixture(params=models.families(), scope="module")
+def family(request):
+    return request.param
+
+
+def test_every_family_has_a_small_variant():
+    assert set(SMALL) == set(models.families())
+
+
+def test_remat_and_scan_give_the_same_gradients(family):
+    reference = small(family, drop_path_rate=0.2)
+    variables, x = randomised(reference), images(reference)
+
+    def training(model):
+        def loss(params):
+            output = model.apply({**variables, "params": params}, x, training=True, rng=jax.random.key(2))
+            return jnp.mean(output.value**2), output
+
+        with jax.checking_leaks():
+            (_, output), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+        return output, gradients
+
+    output, gradients = training(reference)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradients))
+    for options in ({"remat": True}, {"scan": True}):
+        again, same = training(reference.replace(**options))
+        chex.assert_trees_all_close(again, output, rtol=1e-4, atol=1e-4)
+        chex.assert_trees_all_close(same, gradients, rtol=1e-3, atol=1e-4 * largest)
+
+
+def test_bfloat16_under_strict_promotion(family):
+    model = small(family)
+    variables, x = randomised(model), images(model)
+    expected = jax.jit(lambda v, x: model.apply(v, x).value)(variables, x)
+    with jax.numpy_dtype_promotion("strict"):
+        half = jax.jit(lambda v, x: model.replace(dtype="bfloat16").apply(v, x).value)(variables, x)
+    assert half.dtype == jnp.bfloat16
+    assert relative_error(half.astype(jnp.float32), expected) < 0.05
+
+
+def test_vmap_over_models_and_single_images(family):
+    model = small(family)
+    variables, x = randomised(model), images(model)
+    run = jax.jit(lambda v, x: model.apply(v, x).value)
+    expected = run(variables, x)
+    single = jax.jit(jax.vmap(lambda v, x: model.apply(v, x[None]).value[0], (None, 0)))(variables, x)
+    np.testing.assert_allclose(single, expected, rtol=1e-4, atol=1e-4)
+    ensemble = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), variables)
+    many = jax.jit(jax.vmap(lambda v, x: model.apply(v, x).value, (0, None)))(ensemble, x)
+    np.testing.assert_allclose(many[1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_heads_and_intermediates(family):
+    model = small(family)
+    variables, x = model.init(jax.random.key(0)), images(model)
+    head, pooled, features = (core.shapes(model.replace(n_classes=n)._call, x)[0] for n in (7, -1, 0))
+    assert head.shape == (2, 7) and pooled.ndim == 2 and features.ndim in (3, 4)
+    lacking = core.flatten(model.replace(n_classes=-1).spec())
+    assert not any(path.startswith(f"params/{model.classifier}/kernel") for path in lacking)
+    names = [feature.name for feature in model.feature_info]
+    prefix = names[0].split("_")[0]
+    assert names == [f"{prefix}_{i}" for i in range(len(names))] and prefix in ("stage", "block")
+    captured = model.apply(variables, x, capture=f"{prefix}_[01]").intermediates
+    assert list(captured) == [f"{prefix}_0", f"{prefix}_1"]
+    for feature in model.feature_info[:2]:
+        assert captured[feature.name].shape[-1] == feature.channels
+
+
+def test_wrong_images_say_what_is_right(family):
+    model = small(family)
+    variables, x = model.init(jax.random.key(0)), images(model)
+    with pytest.raises(
+        ValueError, match=r"takes images of 3 channels, got shape \(2, 3, \d+, \d+\) \(channels come last"
+    ):
+        model.apply(variables, x.transpose(0, 3, 1, 2))
+    with pytest.raises(ValueError, match="takes images of shape"):
+        model.apply(variables, x[0])
+    with pytest.raises(ValueError, match="normalised floating-point images, got uint8"):
+        model.apply(variables, x.astype(jnp.uint8))
+
+
+def test_models_are_values(family):
+    model = small(family)
+    assert model == small(family) and hash(model) == hash(small(family))
+    assert model != small(family, n_classes=3)
+    assert jax.jit(lambda m, v, x: m.apply(v, x).value, static_argnums=0)(
+        model, model.init(jax.random.key(0)), images(model)
+    ).shape == (2, 7)
+
+
+def test_exports_and_runs_again(family):
+    model = small(family)
+    variables, x = randomised(model), images(model)
+    run = jax.jit(lambda v, x: model.apply(v, x).value)
+    exported = jax.export.deserialize(jax.export.export(run)(variables, x).serialize())
+    np.testing.assert_allclose(exported.call(variables, x), run(variables, x), rtol=1e-5, atol=1e-5)
+
+
+def test_unknown_names_and_options():
+    with pytest.raises(LookupError, match="no architecture called 'resnet5O'; did you mean resnet50"):
+        models.create("resnet5O")
+    with pytest.raises(TypeError, match=r"resnet50 has no option dept; it has .*depths"):
+        models.create("resnet50", dept=3)
