@@ -9,7 +9,7 @@ from typing import Any
 
 from flaim.models._model import Family, Feature, Model, build
 
-__all__ = ["Family", "Feature", "Model", "create", "families", "get_model", "list_architectures"]
+__all__ = ["Family", "Feature", "Model", "create", "families", "family_of", "get_model", "list_architectures"]
 
 
 @functools.cache
@@ -35,6 +35,15 @@ def list_architectures(pattern: str = "") -> list[str]:
     return sorted(name for name in _index() if re.search(pattern, name))
 
 
+def family_of(architecture: str) -> str:
+    """Name of the family that has `architecture`; a `LookupError` names the nearest ones where there is none."""
+    if architecture not in _index():
+        nearest = difflib.get_close_matches(architecture, _index(), n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+        raise LookupError(f"there is no architecture called {architecture!r}{hint}")
+    return _index()[architecture]
+
+
 def create(
     name: str,
     n_classes: int | None = None,
@@ -55,11 +64,7 @@ def create(
         LookupError: There is no such architecture; the message names the nearest ones.
         TypeError: The model has no such option.
     """
-    if name not in _index():
-        nearest = difflib.get_close_matches(name, _index(), n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-        raise LookupError(f"there is no architecture called {name!r}{hint}")
-    return build(family(_index()[name]), name, n_classes, input_size, in_channels, **overrides)
+    return build(family(family_of(name)), name, n_classes, input_size, in_channels, **overrides)
 
 
 def __getattr__(attribute: str) -> Any:
