@@ -102,7 +102,7 @@ def test_gated(hub):
 
 def test_server_error(hub, cache):
     hub.fail("HEAD", "weights.bin", 500)
-    with pytest.raises(HubError, match="not in the cache, and http.* answered with status 500"):
+    with pytest.raises(HubError, match=r"not in the cache, and http.* answered with status 500"):
         fetch("org/model", "weights.bin")
     hub.faults.clear()
     hub.fail("GET", "weights.bin", 503)

@@ -1,0 +1,23 @@
+"""Where checkpoints come from: the catalogue, the Hub, local files; their conversion to flaim's variables."""
+
+from flaim.weights.catalogue import list_models, rows
+from flaim.weights.config import Config
+from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError, HubError
+from flaim.weights.native import save_pretrained
+from flaim.weights.pretrained import Checkpoint, get_model, load
+from flaim.weights.sources import resolve
+
+__all__ = [
+    "CatalogueError",
+    "Checkpoint",
+    "CheckpointError",
+    "Config",
+    "FileMissingError",
+    "HubError",
+    "get_model",
+    "list_models",
+    "load",
+    "resolve",
+    "rows",
+    "save_pretrained",
+]

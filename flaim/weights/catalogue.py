@@ -136,6 +136,11 @@ def find(model_name: str, pretrained: str | int | bool = True) -> Config:
     return chosen[0]
 
 
+def architectures(model_name: str) -> set[str]:
+    """The architectures that a model's name stands for; flaim's names cover several input sizes."""
+    return {row.architecture for row in _candidates(model_name)} or {model_name}
+
+
 def _candidates(name: str) -> list[Config]:
     """Rows that `name` may mean, the default one first."""
     flaim, timm = _table("flaim.jsonl"), _table("timm.jsonl")
@@ -167,16 +172,18 @@ def _names(candidates: Iterable[Config]) -> str:
 
 
 def _without_checkpoints(name: str, pretrained: str | int | bool) -> Config:
-    from flaim.models import create, list_architectures
+    from flaim.models import create, family_of
 
-    if name not in list_architectures():
-        raise _unknown_model(name)
+    try:
+        family = family_of(name)
+    except LookupError:
+        raise _unknown_model(name) from None
     if pretrained is not False:
         raise CatalogueError(
             f"there are no published parameters for {name}: pass pretrained=False or the path of a checkpoint"
         )
     model = create(name)
-    return Config(model=name, architecture=name, n_classes=model.n_classes, input_size=model.input_size)
+    return Config(model=name, family=family, architecture=name, n_classes=model.n_classes, input_size=model.input_size)
 
 
 def _unknown_model(name: str) -> CatalogueError:

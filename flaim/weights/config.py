@@ -25,7 +25,8 @@ class Config:
         params: flaim's parameters name (`"in1k_224"`), or timm's tag (`"a1_in1k"`).
         family: Module of `flaim.models` that has the architecture, or would have.
         architecture: Name that `flaim.models.create` takes.
-        overrides: Options that make the architecture this checkpoint's, as `create` takes them.
+        overrides: Options that make the architecture this checkpoint's, in the form that JSON gives them; a function
+            is `{"function": name}`, its name in the family's module.
         n_classes: Outputs of the classifier that the file holds; 0 where it holds none, None where nobody says.
         input_size: Height and width of the images it was trained or fine-tuned on last.
         in_channels: Channels of its images.

@@ -27,10 +27,7 @@ def bicubic_weights(old: int, new: int) -> Float[np.ndarray, "new old"]:
 
 def bilinear_weights(old: int, new: int, align_corners: bool = False) -> Float[np.ndarray, "new old"]:
     """Bilinear interpolation along one axis, without antialiasing, as a matrix."""
-    if align_corners:
-        position = np.linspace(0, old - 1, new)
-    else:
-        position = (np.arange(new) + 0.5) * old / new - 0.5
+    position = np.linspace(0, old - 1, new) if align_corners else (np.arange(new) + 0.5) * old / new - 0.5
     return _linear_weights(position, np.arange(old))
 
 
@@ -81,9 +78,7 @@ def _table_weights(old: int, new: int) -> np.ndarray:
     return _linear_weights(np.arange(new) - new // 2, grid)
 
 
-def resample_relative_table(
-    table: np.ndarray, old_window: tuple[int, int], new_window: tuple[int, int]
-) -> np.ndarray:
+def resample_relative_table(table: np.ndarray, old_window: tuple[int, int], new_window: tuple[int, int]) -> np.ndarray:
     """A relative position bias table for another window.
 
     The table is `(offsets, heads)` or `(heads, 2 * height - 1, 2 * width - 1)`.
