@@ -428,7 +428,7 @@ def apply(
         LeafError: Leaves are missing or misshapen; all of them are listed.
     """
     dtype = jnp.dtype(dtype) if dtype is not None else _float_dtype(args)
-    args = jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, args)
+    args = jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), args)
     replaced = {tuple(path.split("/")): module for path, module in (modules or {}).items()}
     run = _Run(
         training=training,

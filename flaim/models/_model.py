@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
@@ -83,7 +84,7 @@ class Model:
     def apply(
         self,
         variables: Mapping,
-        x: Array,
+        x: Array | np.ndarray,
         *,
         training: bool = False,
         rng: PRNGKeyArray | None = None,

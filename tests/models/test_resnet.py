@@ -1,0 +1,113 @@
+"""ResNets against timm, an option at a time."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import flaim_core as core
+from flaim import models
+from tests import oracle
+from tests.oracle import relative_error
+from tests.parity import assert_parity, torch_name, variables_from
+
+# Each has another stem, block, shortcut, attention, norm or anti-aliasing than the others.
+ONE_PER_OPTION = [
+    "test_resnet",
+    "resnet18",
+    "resnet26t",
+    "resnet50_gn",
+    "resnext50d_32x4d",
+    "resnetaa34d",
+    "resnetblur18",
+    "resnetrs50",
+    "seresnet18",
+    "seresnetaa50d",
+    "ecaresnet26t",
+    "ecaresnetlight",
+    "wide_resnet50_2",
+]
+
+
+@pytest.mark.parametrize("name", ONE_PER_OPTION)
+def test_logits_are_timms(name):
+    assert_parity(models.create(name, input_size=64), oracle.create(name))
+
+
+@pytest.mark.parametrize("name", ["resnet26t", "resnetblur18", "resnext50d_32x4d"])
+def test_logits_are_timms_at_an_odd_size(name):
+    assert_parity(models.create(name, input_size=(75, 50)), oracle.create(name))
+
+
+def test_senet_is_timms():
+    depths = (1, 2, 1, 1)
+    assert_parity(models.create("senet154", input_size=64, depths=depths), oracle.create("senet154", layers=depths))
+
+
+def test_more_channels_fewer_classes():
+    reference = oracle.create("resnet18", in_chans=5, num_classes=3)
+    assert_parity(models.create("resnet18", n_classes=3, in_channels=5, input_size=48), reference)
+
+
+def test_the_wide_resnext_that_timm_no_longer_registers():
+    model = models.create("resnext101_32x48d")
+    with torch.device("meta"):
+        reference = oracle.timm.models.resnet.ResNet(
+            oracle.timm.models.resnet.Bottleneck, (3, 4, 23, 3), cardinality=32, base_width=48
+        )
+    expected = sum(parameter.numel() for parameter in reference.parameters())
+    assert sum(np.prod(leaf.shape) for leaf in core.flatten(model.spec()["params"]).values()) == expected
+
+
+def test_heads_are_timms():
+    reference = oracle.create("test_resnet")
+    model = models.create("test_resnet", input_size=64)
+    variables = variables_from(model.spec(), oracle.state(reference))
+    images = oracle.image(64)
+    with torch.no_grad():
+        features = reference.forward_features(oracle.to_torch(images))
+        pooled = reference.forward_head(features, pre_logits=True)
+    found = model.replace(n_classes=0).apply(variables, images).value
+    assert relative_error(found, features.permute(0, 2, 3, 1)) < 1e-5
+    assert relative_error(model.replace(n_classes=-1).apply(variables, images).value, pooled) < 1e-5
+
+
+def test_training_is_timms():
+    reference = oracle.create("test_resnet", num_classes=5).train()
+    model = models.create("test_resnet", n_classes=5, input_size=64)
+    variables = variables_from(model.spec(), oracle.state(reference))
+    images = oracle.image(64, batch=4)
+    weights = np.random.default_rng(3).standard_normal((4, 5), dtype=np.float32)
+
+    def loss(params):
+        output = model.apply({**variables, "params": params}, images, training=True)
+        return (output.value * weights).mean(), output
+
+    (_, output), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    logits = reference(oracle.to_torch(images))
+    (logits * torch.from_numpy(weights)).mean().backward()
+    assert relative_error(output.value, logits.detach()) < 1e-5
+
+    expected = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    axes = {"io": (1, 0), "hwio": (2, 3, 1, 0), "": None}
+    leaves = core.flatten(model.spec()["params"], ("params",))
+    for path, gradient in core.flatten(gradients, ("params",)).items():
+        reference_gradient = expected[torch_name(path)]
+        order = axes[leaves[path].layout]
+        reference_gradient = reference_gradient if order is None else reference_gradient.transpose(order)
+        assert np.abs(gradient - reference_gradient).max() < 1e-4 * largest, path
+
+    statistics = oracle.state(reference)
+    for path, value in core.flatten(output.batch_stats, ("batch_stats",)).items():
+        assert relative_error(value, statistics[torch_name(path)]) < 1e-5, path
+
+
+def test_drop_path_rates_grow_to_the_last_block():
+    model = models.create("resnet18", drop_path_rate=0.5, input_size=32)
+    variables = model.init(jax.random.key(0))
+    images = oracle.image(32, batch=64)
+    jaxpr = str(
+        jax.make_jaxpr(lambda v, x: model.apply(v, x, training=True, rng=jax.random.key(0)).value)(variables, images)
+    )
+    assert jaxpr.count("name=_bernoulli") == 7  # eight blocks, the first of which never drops
