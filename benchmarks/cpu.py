@@ -1,0 +1,62 @@
+"""`python -m benchmarks.cpu`: flaim beside timm (eager, channels-last, compiled) and Keras on JAX, on a CPU.
+
+Prints a table for each task, writes `benchmarks/results/cpu.json`. `--help` lists the options.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import harness
+from benchmarks.contenders import FLAIM, KERAS, TIMM
+
+PANEL = [
+    "resnet50",
+    "resnext50_32x4d",
+    "seresnet50",
+    "convnext_tiny",
+    "convnextv2_nano",
+    "efficientnet_b0",
+    "tf_efficientnetv2_s",
+    "mobilenetv2_100",
+    "vit_small_patch16_224",
+    "vit_base_patch16_224",
+    "deit3_small_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "maxvit_tiny_tf_224",
+    "coatnet_0_rw_224",
+]
+TASKS = {"forward8": ("forward", 8), "forward1": ("forward", 1), "train8": ("train", 8)}
+
+
+def main(
+    models: Annotated[list[str] | None, typer.Argument(help="Architectures; the whole panel by default.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help=f"Which of {', '.join(TASKS)}; all by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long each contender is timed, per model and task.")] = 3.0,
+    adapters: Annotated[bool, typer.Option(help="Time the four adapters too (forward).")] = True,
+    output: Annotated[Path, typer.Option(help="Where the figures go.")] = harness.ROOT / "benchmarks/results/cpu.json",
+) -> None:
+    """Time flaim, timm and Keras side by side, one process each, taking turns."""
+    console = Console()
+    report: dict = {"machine": harness.machine(), "results": []}
+    for key in task or TASKS:
+        kind, batch = TASKS[key]
+        panel = {}
+        for model in models or PANEL:
+            ours = list(FLAIM) if adapters and kind == "forward" else ["flaim"]
+            keras = ["keras"] if model in KERAS and kind == "forward" else []
+            panel[model] = ours + list(TIMM) + keras
+        results = harness.run_panel(panel, kind, batch, seconds=seconds)
+        console.print(harness.table(results, f"{kind}, batch {batch}, float32: median ms"))
+        report["results"] += [{**asdict(r), "median": r.median} for rows in results.values() for r in rows]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=1))
+    console.print(f"Figures written to {output}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
