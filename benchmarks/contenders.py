@@ -1,6 +1,7 @@
 """What is timed: for each contender, a function of no arguments that runs one step and waits for its result.
 
-A contender is `library` or `library:mode`. All take random images of the model's own size in float32, and random weights.
+A contender is `library` or `library:mode`. All take random images of the model's own size, and random
+weights.
 """
 
 import time
@@ -175,8 +176,7 @@ def _keras(mode: str, name: str, task: str, batch: int, dtype: str) -> tuple[Ste
     model = getattr(keras.applications, KERAS[name])(weights=None)
     costs = {"load_s": time.perf_counter() - started}
     x = jax.device_put(_images(batch, (224, 224)))
-    trainable, others = [
-        [v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables)
-    ]
+    trainable = [variable.value for variable in model.trainable_variables]
+    others = [variable.value for variable in model.non_trainable_variables]
     forward = jax.jit(lambda t, o, x: model.stateless_call(t, o, x, training=False)[0])
     return lambda: jax.block_until_ready(forward(trainable, others, x)), costs

@@ -104,7 +104,7 @@ def run_panel(
 
 
 def table(results: dict[str, list[Result]], title: str, limits: dict[str, float] | None = None) -> Table:
-    """Medians in milliseconds, flaim's ratio to timm's best mode, and its fraction of the limit in `limits` (seconds)."""
+    """Medians in milliseconds, flaim's ratio to timm's best mode, its fraction of the limit in `limits` (seconds)."""
     contenders = list(dict.fromkeys(r.contender for rows in results.values() for r in rows))
     out = Table(title=title)
     out.add_column("model")
@@ -133,7 +133,8 @@ def machine() -> dict:
     """What the figures were measured on."""
     from importlib.metadata import version
 
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "?")
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
