@@ -54,3 +54,29 @@ def assert_parity(
     error = oracle.relative_error(found, oracle.run(reference, images))
     assert error <= tolerance, f"{model.name}: relative error {error:.2e}"
     return variables
+
+
+def assert_gradient_parity(
+    model: Model, reference: torch.nn.Module, *, tolerance: float = 1e-4, images: np.ndarray | None = None
+) -> None:
+    """Check the gradient of a random linear function of the output with respect to every parameter.
+
+    `tolerance` is relative to the largest value in any gradient.
+    """
+    variables = variables_from(model.spec(), oracle.state(reference))
+    images = oracle.image(model.input_size, channels=model.in_channels) if images is None else images
+    output = reference(oracle.to_torch(images))
+    weights = np.random.default_rng(3).standard_normal(output.shape, dtype=np.float32)
+    (output * torch.from_numpy(weights)).sum().backward()
+    state = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
+    params = {"params": model.spec()["params"]}
+    expected = core.flatten(variables_from(params, state))
+
+    def loss(params):
+        return (model.apply({**variables, "params": params}, images).value * weights).sum()
+
+    found = core.flatten({"params": jax.jit(jax.grad(loss))(variables["params"])})
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for path, gradient in found.items():
+        error = np.abs(gradient - expected[path]).max() / largest
+        assert error <= tolerance, f"{path}: gradient off by {error:.2e} of the largest"

@@ -10,6 +10,8 @@ from flaim_core.layers._linear import linear
 from flaim_core.layers._mlp import gelu, mlp
 from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm, layer_norm, rms_norm
 from flaim_core.layers._patch_embed import patch_embed
+from flaim_core.layers._patch_merging import patch_merging
+from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
     "attention",
@@ -28,7 +30,9 @@ __all__ = [
     "mlp",
     "pair",
     "patch_embed",
+    "patch_merging",
     "resolve_padding",
     "rms_norm",
     "squeeze_excite",
+    "window_attention",
 ]

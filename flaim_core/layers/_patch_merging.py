@@ -1,0 +1,27 @@
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaim_core.layers._linear import linear
+from flaim_core.layers._norm import layer_norm
+from flaim_core.scope import Scope, kernel
+
+
+@kernel
+def patch_merging(
+    scope: Scope, x: Float[Array, "b h w c"], features: int | None = None, *, norm: Callable = layer_norm
+) -> Float[Array, "b h2 w2 f"]:
+    """Halve a feature map: join each 2x2 tokens' channels, normalise and project them linearly to `features`.
+
+    Paths: `norm`, a kernel over 4 * c channels (column by column, top to bottom); `reduction`, without a bias.
+    `features` is 2 * c unless given. An odd side is padded by one row or column of zeros at the bottom or right.
+    Liu et al., "Swin Transformer" (2021), section 3.1.
+    """
+    batch, height, width, channels = x.shape
+    if height % 2 or width % 2:
+        x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+    rows, columns = x.shape[1] // 2, x.shape[2] // 2
+    x = x.reshape(batch, rows, 2, columns, 2, channels).transpose(0, 1, 3, 4, 2, 5)
+    x = norm(scope["norm"], x.reshape(batch, rows, columns, 4 * channels))
+    return linear(scope["reduction"], x, 2 * channels if features is None else features, bias=False)

@@ -1,0 +1,55 @@
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaim_core import initializers, ops
+from flaim_core.layers._attention import attention
+from flaim_core.layers._conv import pair
+from flaim_core.scope import Scope, kernel
+
+
+@kernel
+def window_attention(
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    *,
+    num_heads: int,
+    window: int | tuple[int, int] = 7,
+    shift: int | tuple[int, int] = 0,
+    qkv_bias: bool = True,
+    proj_bias: bool = True,
+    drop_rate: float = 0.0,
+) -> Float[Array, "b h w c"]:
+    """Multi-head self-attention within each window of a feature map, biased by the tokens' relative position.
+
+    Leaf: `relative_position_bias_table` ((2 * height - 1) * (2 * width - 1) offsets, num_heads); paths: `qkv`, `proj`.
+    `window` and `shift` are in tokens, one number or (height, width). A shift, half the window as a rule, moves the
+    windows' borders down and right; tokens that only the cyclic shift makes neighbours do not see each other. Along an
+    axis on which the map is not longer than the window, the window is the map and nothing is shifted. A map that is no
+    multiple of the window is padded with zeros at the bottom and right; tokens do attend to these.
+    Raises ValueError where a shift is not smaller than its window. Liu et al., "Swin Transformer" (2021), section 3.2.
+    """
+    size, window, shift = (x.shape[1], x.shape[2]), pair(window), pair(shift)
+    if any(not 0 <= s < w for s, w in zip(shift, window)):
+        raise ValueError(
+            f"{'/'.join(scope.path)}: windows of {window[0]}x{window[1]} cannot be shifted by {shift[0]}x{shift[1]}; "
+            "each shift must be at least 0 and smaller than its window"
+        )
+    down, right = (0 if n <= w else s for n, w, s in zip(size, window, shift))
+    window = min(size[0], window[0]), min(size[1], window[1])
+    rows, columns = (-(-n // w) * w for n, w in zip(size, window))
+
+    offsets = (2 * window[0] - 1) * (2 * window[1] - 1)
+    init = initializers.truncated_normal(0.02)
+    # In float32, as the softmax that it goes into.
+    table = scope.param("relative_position_bias_table", (offsets, num_heads), init, dtype=jnp.float32)
+    bias = ops.gather_bias(table, ops.relative_position_index(window))
+    shifted = bool(down or right)
+    if shifted:
+        bias = bias + ops.shifted_window_mask((rows, columns), window, (down, right))[:, None]
+        x = jnp.roll(x, (-down, -right), (1, 2))
+    if (rows, columns) != size:
+        x = jnp.pad(x, ((0, 0), (0, rows - size[0]), (0, columns - size[1]), (0, 0)))
+    options = dict(num_heads=num_heads, qkv_bias=qkv_bias, proj_bias=proj_bias, drop_rate=drop_rate)
+    windows = attention(scope, ops.window_partition(x, window), bias=bias, **options)
+    x = ops.window_reverse(windows, window, (rows, columns))[:, : size[0], : size[1]]
+    return jnp.roll(x, (down, right), (1, 2)) if shifted else x
