@@ -6,6 +6,7 @@ from flaim_core.layers import __all__ as _layers
 from flaim_core.scope import (
     Leaf,
     LeafError,
+    MissingKeyError,
     Output,
     Scope,
     apply,
@@ -22,6 +23,7 @@ from flaim_core.scope import (
 __all__ = [
     "Leaf",
     "LeafError",
+    "MissingKeyError",
     "Output",
     "Scope",
     "apply",

@@ -29,6 +29,10 @@ class LeafError(ValueError):
     """A variable tree lacks a leaf, or holds one of another shape."""
 
 
+class MissingKeyError(ValueError):
+    """A kernel draws random numbers, and there is no key."""
+
+
 @dataclass(frozen=True)
 class Leaf:
     """What a kernel declares of one leaf.
@@ -149,7 +153,7 @@ class Scope:
         """The random key of this path and `name`, the same in every framework and under every transformation."""
         path = (*self.path, name)
         if self._run.key is None:
-            raise ValueError(f"{'/'.join(path)} draws random numbers in training: pass rng=jax.random.key(...)")
+            raise MissingKeyError(f"{'/'.join(path)} draws random numbers in training: pass rng=jax.random.key(...)")
         if path in self._run.drawn:
             raise ValueError(f"{'/'.join(path)}: this random key was drawn before; give the second draw another name")
         return self._run.key_at(path)
@@ -259,6 +263,7 @@ def kernel(fn: Callable) -> Callable:
         with jax.named_scope(fn.__name__):
             return fn(scope, *args, **kwargs)
 
+    vars(wrapper)["is_kernel"] = True  # so that whoever lists kernels can tell them from plain functions
     return wrapper
 
 
