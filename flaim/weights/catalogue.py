@@ -63,11 +63,11 @@ def rows(*, flaim: bool = True, timm: bool = True) -> list[Config]:
     return [row for name in tables for group in _table(name).values() for row in group]
 
 
-def family_exists(family: str) -> bool:
-    """Whether flaim implements `family`."""
-    from flaim.models import families  # brings jax; the tables alone do not need it
+def is_implemented(row: Config) -> bool:
+    """Whether flaim has the row's family, and in it the architecture."""
+    from flaim.models import families, family  # brings jax; the tables alone do not need it
 
-    return family in families()
+    return row.family in families() and row.architecture in family(row.family).variants
 
 
 def list_models(
@@ -91,7 +91,7 @@ def list_models(
         if model_regex.search(row.model)
         and params_regex.search(row.params)
         and (not isinstance(params_pattern, int) or max(row.input_size) == params_pattern)
-        and family_exists(row.family)
+        and is_implemented(row)
     ]
 
 
@@ -112,15 +112,15 @@ def find(model_name: str, pretrained: str | int | bool = True) -> Config:
     architecture, _, tag = model_name.partition(".")
     candidates = _candidates(model_name)
     if not candidates and tag:
-        known = _candidates(architecture)
-        if not known:
+        known = _table("timm.jsonl").get(architecture)
+        if known is None:
             raise _unknown_model(model_name)
         raise CatalogueError(f"{architecture} has no checkpoint {tag!r}; it has {_names(known)}")
     if not candidates:
         return _without_checkpoints(model_name, pretrained)
-    if not any(family_exists(row.family) for row in candidates):
+    if not any(map(is_implemented, candidates)):
         row = candidates[0]
-        raise CatalogueError(f"{model_name} is a model of the family {row.family!r}, which is not yet implemented")
+        raise CatalogueError(f"{model_name}, of the family {row.family}, is not yet implemented")
     if isinstance(pretrained, bool):
         return candidates[0]
     if tag:

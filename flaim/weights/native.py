@@ -113,17 +113,13 @@ def _module(family: str):
     return importlib.import_module(f"flaim.models.{family}")
 
 
-def config_from(data: Mapping[str, Any], where: str) -> Config:
-    """The configuration in a `config.json` of flaim's own, found at `where`."""
+def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
+    """The configuration in a `config.json` of flaim's own, found at `where`, of a model of `family`."""
     if data["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{where} has version {data['format_version']} of flaim's format, this flaim knows version "
             f"{FORMAT_VERSION}: upgrade flaim (it was written by {data.get('flaim_version')})"
         )
-    try:
-        family = family_of(data["model"])
-    except LookupError as error:
-        raise CheckpointError(f"{where}: {error}") from error
     preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in data.get("preprocessing", {}).items()}
     labels = data.get("labels")
     return Config(

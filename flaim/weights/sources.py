@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flaim.models import family_of
 from flaim.weights import catalogue, hub, native, timm
 from flaim.weights.config import Config
 from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError
@@ -122,15 +123,19 @@ def _parse(file: Path, where: str) -> Config:
         raise CheckpointError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(data, Mapping):
         raise CheckpointError(f"{where} holds a {type(data).__name__}, expected an object")
+    own = data.get("format") == native.FORMAT
+    architecture = data.get("model" if own else "architecture")
+    if not isinstance(architecture, str):
+        kind = f"a {data['model_type']} of transformers" if "model_type" in data else "no model that flaim knows"
+        raise CheckpointError(f"{where} describes {kind}; flaim reads its own checkpoints and timm's")
     try:
-        if data.get("format") == native.FORMAT:
-            return native.config_from(data, where)
-        if "architecture" in data:
-            return timm.config_from(data, where)
+        family = family_of(architecture)
+    except LookupError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    try:
+        return (native if own else timm).config_from(data, family, where)
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{where} is incomplete or malformed: {type(error).__name__} {error}") from error
-    kind = f"a {data['model_type']} of transformers" if "model_type" in data else "no model that flaim knows"
-    raise CheckpointError(f"{where} describes {kind}; flaim reads its own checkpoints and timm's")
 
 
 def _weights_file(path: Path) -> Path:

@@ -235,21 +235,15 @@ _ARGS: dict[str, dict[str, tuple[str, dict | None]]] = {
 }
 
 
-def config_from(data: Mapping[str, Any], where: str) -> Config:
-    """The configuration in a repository's or folder's `config.json`, found at `where`.
+def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
+    """The configuration in a `config.json` of timm's, found at `where`, of a model of `family`.
 
     Raises:
-        CheckpointError: The architecture is unknown here, or has options that flaim's model lacks.
+        CheckpointError: The model has options that flaim's lacks.
     """
-    from flaim.models import family_of
-
     cfg = data.get("pretrained_cfg") or data  # older ones are flat
     args = dict(data.get("model_args") or {})
     architecture = data["architecture"]
-    try:
-        family = family_of(architecture)
-    except LookupError as error:
-        raise CheckpointError(f"{where}: {error}") from error
     size = cfg.get("input_size", (3, 224, 224))
     config = Config(
         model=architecture,

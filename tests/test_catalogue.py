@@ -1,0 +1,158 @@
+"""The catalogue: its tables against timm's own, the lookup of names, and its errors."""
+
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+import flaim.models
+from flaim.weights import CatalogueError, catalogue, list_models, resolve, rows
+from tests.oracle import timm
+
+FLAIM, TIMM = rows(timm=False), rows(flaim=False)
+
+
+def test_flaims_pairs_are_all_there():
+    assert len(FLAIM) == len({(row.model, row.params) for row in FLAIM}) == 416
+    assert len({row.model for row in FLAIM}) == 213
+    assert all(row.params.endswith(f"_{row.input_size[0]}") for row in FLAIM)
+    assert all(row.license and row.flaim_repo for row in FLAIM)
+    # Without timm's name, what is known of the origin stands in for it.
+    assert Counter(row.family for row in FLAIM if row.timm_id is None) == dict(swin=7, hornet=4, van=4, vit=3, resnet=1)
+    assert all(row.source and row.note for row in FLAIM if row.timm_id is None)
+
+
+def test_rows_agree_with_timm():
+    def facts(row):
+        size = (row.in_channels, *row.input_size), row.test_input_size
+        return (row.repo, *size, row.mean, row.std, row.n_classes, row.license), (
+            row.interpolation,
+            row.crop_mode,
+            row.crop_pct,
+            row.test_crop_pct,
+        )
+
+    def timms(cfg):
+        size = cfg.input_size, cfg.test_input_size and cfg.test_input_size[1:]
+        return (cfg.hf_hub_id, *size, cfg.mean, cfg.std, cfg.num_classes, cfg.license), (
+            cfg.interpolation,
+            cfg.crop_mode,
+            cfg.crop_pct,
+            cfg.test_crop_pct,
+        )
+
+    named = [row for row in rows() if row.timm_id]
+    assert len(named) == 397 + 770
+    differing = [row for row in named if facts(row) != timms(timm.models.get_pretrained_cfg(row.timm_id))]
+    assert not differing
+
+
+def test_timms_table_is_complete():
+    """Every checkpoint of the modules that the families cover, each architecture's default tag first."""
+    modules = ("convnext", "deit", "efficientnet", "maxxvit", "resnet", "swin_transformer", "vision_transformer")
+    names = [n for m in modules for n in timm.list_models(module=m, pretrained=True, include_tags=True)]
+    names = [name for name in names if timm.models.get_pretrained_cfg(name).hf_hub_id]
+    assert Counter(row.timm_id for row in TIMM) == Counter(names)
+    for architecture in {row.model for row in TIMM}:
+        default = timm.models.get_pretrained_cfg(architecture).tag
+        assert resolve(architecture).params == default or architecture in {row.model for row in FLAIM}
+        assert next(row.params for row in TIMM if row.model == architecture) == default
+
+
+def test_tables_load_quickly():
+    """In a process of its own, where annotations are not checked."""
+    code = """
+import time
+from flaim.weights import catalogue
+start = time.process_time()
+assert len(catalogue.rows()) == 416 + 770
+print(time.process_time() - start)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 0.05  # 0.012 on an idle machine
+
+
+def test_van_is_normalised_as_it_was_trained():
+    van = [row for row in FLAIM if row.family == "van"]
+    assert len(van) == 4
+    assert all(row.mean == row.std == (0.5, 0.5, 0.5) for row in van)
+
+
+def test_list_models():
+    pairs = list_models()
+    assert ("resnet50", "in1k_224") in pairs
+    assert set(pairs) == {(row.model, row.params) for row in FLAIM if row.family in flaim.models.families()}
+    assert {model for model, _ in list_models("resnext")} > {"resnext50_32x4d", "seresnext26t_32x4d"}
+    assert list_models("^resnet50$", "^in1k") == [("resnet50", "in1k_224")]
+    assert list_models("vit", 384)
+    assert all(params.endswith("_384") for _, params in list_models("", 384))
+    assert not list_models("no such model")
+    assert ("resnet50", "a1_in1k") in list_models("^resnet50$", timm=True)
+    with pytest.raises(ValueError, match=r"'resnet\(' is not a regular expression"):
+        list_models("resnet(")
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "timm_id"),
+    [
+        ("resnet18", True, "resnet18.tv_in1k"),
+        ("resnet18", False, "resnet18.tv_in1k"),
+        ("resnet18", "in1k_224", "resnet18.tv_in1k"),
+        ("resnet18", "a1_in1k", "resnet18.a1_in1k"),
+        ("resnet18.a1_in1k", True, "resnet18.a1_in1k"),
+        ("vit_base_patch16_224", True, "vit_base_patch16_224.augreg2_in21k_ft_in1k"),
+        ("vit_base_patch16_224", "dino", "vit_base_patch16_224.dino"),
+        ("vit_base_patch16", True, "vit_base_patch16_224.augreg_in1k"),
+        ("vit_base_patch16", 384, "vit_base_patch16_384.augreg_in1k"),
+        ("vit_large_patch32", True, "vit_large_patch32_384.orig_in21k_ft_in1k"),
+        ("convnext_tiny", True, "convnext_tiny.fb_in1k"),
+        ("convnext_tiny", 384, "convnext_tiny.in12k_ft_in1k_384"),
+        ("maxvit_small", "in1k_224", "maxvit_small_tf_224.in1k"),
+        ("efficientnetv2_small", 300, "tf_efficientnetv2_s.in1k"),
+        ("swin_tiny_window7", True, "swin_tiny_patch4_window7_224.ms_in1k"),
+    ],
+)
+def test_resolve(name, pretrained, timm_id):
+    row = resolve(name, pretrained)
+    assert row.timm_id == timm_id
+    assert row.architecture == timm_id.partition(".")[0]
+    assert row.repo == f"timm/{timm_id}"
+
+
+def test_every_implemented_row_makes_a_model():
+    for row in rows():
+        if catalogue.is_implemented(row):
+            flaim.models.create(row.architecture, input_size=row.input_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("resnet5o", True, "no model called 'resnet5o'; did you mean .*resnet50"),
+        ("qqq", True, "no model called 'qqq'; list_models"),
+        ("resnet5o.a1_in1k", True, r"no model called 'resnet5o\.a1_in1k'; did you mean .*resnet50"),
+        ("resnet18", "in22k_224", "resnet18 has no parameters called 'in22k_224'; it has in1k_224, ssl_ft_in1k_224"),
+        ("resnet18", 225, "resnet18 has no parameters at resolution 225; it has in1k_224"),
+        ("resnet18.b7_in1k", True, "resnet18 has no checkpoint 'b7_in1k'; it has .*a1_in1k"),
+        ("resnet18.a1_in1k", "in1k_224", r"resnet18\.a1_in1k names its parameters already"),
+        ("hornet_tiny", True, "hornet_tiny, of the family hornet, is not yet implemented"),
+        ("beit_base_patch16", False, "beit_base_patch16, of the family beit, is not yet implemented"),
+        ("xcit_nano_12_p16_224.fb_in1k", True, "of the family xcit, is not yet implemented"),
+        ("ecaresnet50d_pruned", True, "ecaresnet50d_pruned, of the family resnet, is not yet implemented"),
+        ("resnet200", True, "no published parameters for resnet200: pass pretrained=False or the path"),
+    ],
+)
+def test_errors(name, pretrained, message):
+    with pytest.raises(CatalogueError, match=message):
+        resolve(name, pretrained)
+
+
+def test_an_architecture_without_checkpoints():
+    row = resolve("resnet200", False)
+    assert (row.architecture, row.family, row.repo) == ("resnet200", "resnet", None)
+
+
+def test_non_commercial_licenses_are_marked():
+    marked = {row.license for row in rows() if row.non_commercial}
+    assert marked == {"cc-by-nc-4.0", "seer-license", "fair-noncommercial-research-license", "apple-amlr"}
