@@ -1,36 +1,47 @@
 """Kernels that declare leaves and call `flaim_core.ops`."""
 
 from flaim_core.layers._attention import attention
+from flaim_core.layers._attention_pool import attention_pool
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
 from flaim_core.layers._conv import conv, pair, resolve_padding
+from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, dropout
 from flaim_core.layers._head import classifier
 from flaim_core.layers._layer_scale import layer_scale
 from flaim_core.layers._linear import linear
-from flaim_core.layers._mlp import gelu, mlp
+from flaim_core.layers._mlp import gelu, gelu_tanh, glu, mlp, packed_glu, quick_gelu
 from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm, layer_norm, rms_norm
 from flaim_core.layers._patch_embed import patch_embed
 from flaim_core.layers._patch_merging import patch_merging
+from flaim_core.layers._position_embedding import position_embedding
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
     "attention",
+    "attention_pool",
     "batch_norm",
     "classifier",
     "conv",
+    "differential_attention",
+    "differential_heads",
     "drop_path",
     "dropout",
     "efficient_channel_attention",
     "gelu",
+    "gelu_tanh",
     "global_response_norm",
+    "glu",
     "group_norm",
     "layer_norm",
     "layer_scale",
     "linear",
     "mlp",
+    "packed_glu",
     "pair",
     "patch_embed",
     "patch_merging",
+    "position_embedding",
+    "quick_gelu",
     "resolve_padding",
     "rms_norm",
     "squeeze_excite",

@@ -1,8 +1,10 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flaim_core import initializers
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._linear import linear
 from flaim_core.scope import Scope, kernel
@@ -11,6 +13,16 @@ from flaim_core.scope import Scope, kernel
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The exact GELU, by the error function. Hendrycks and Gimpel (2016)."""
     return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """GELU with its tanh approximation, as in BERT and big_vision. Hendrycks and Gimpel (2016)."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """GELU with its sigmoid approximation, as in OpenAI's CLIP. Hendrycks and Gimpel (2016)."""
+    return x * jax.nn.sigmoid(1.702 * x)
 
 
 @kernel
@@ -29,8 +41,53 @@ def mlp(
 
     `norm`, a kernel, normalises the hidden activations (path `norm`).
     """
-    features = x.shape[-1] if features is None else features
-    x = dropout(scope["drop1"], act(linear(scope["fc1"], x, hidden, bias=bias)), drop_rate)
+    y = act(linear(scope["fc1"], x, hidden, bias=bias))
+    return _second_layer(scope, y, x.shape[-1] if features is None else features, norm, bias, drop_rate)
+
+
+@kernel
+def glu(
+    scope: Scope,
+    x: Float[Array, "*b c"],
+    features: int | None = None,
+    *,
+    hidden: int,
+    act: Callable = jax.nn.silu,
+    norm: Callable | None = None,
+    bias: bool = True,
+    drop_rate: float = 0.0,
+) -> Float[Array, "*b f"]:
+    """MLP with a gated hidden layer: `fc2(act(fc1_g(x)) * fc1_x(x))`, the hidden layer `hidden` wide.
+
+    `norm`, a kernel, normalises the hidden activations (path `norm`). Where there are biases, the gates start out
+    constant, so that training begins with a plain linear layer. Shazeer, "GLU Variants Improve Transformer" (2020).
+    """
+    gate_init: dict = dict(kernel_init=initializers.normal(1e-6), bias_init=initializers.ones) if bias else {}
+    gate = act(linear(scope["fc1_g"], x, hidden, bias=bias, **gate_init))
+    y = gate * linear(scope["fc1_x"], x, hidden, bias=bias)
+    return _second_layer(scope, y, x.shape[-1] if features is None else features, norm, bias, drop_rate)
+
+
+@kernel
+def packed_glu(
+    scope: Scope,
+    x: Float[Array, "*b c"],
+    features: int | None = None,
+    *,
+    hidden: int,
+    act: Callable = jax.nn.silu,
+    norm: Callable | None = None,
+    bias: bool = True,
+    drop_rate: float = 0.0,
+) -> Float[Array, "*b f"]:
+    """`glu` with gates and values from one linear layer: `fc1`, `hidden` wide, puts out first those, then these."""
+    gate, value = jnp.split(linear(scope["fc1"], x, hidden, bias=bias), 2, axis=-1)
+    y = act(gate) * value
+    return _second_layer(scope, y, x.shape[-1] if features is None else features, norm, bias, drop_rate)
+
+
+def _second_layer(scope: Scope, x: Array, features: int, norm: Callable | None, bias: bool, drop_rate: float) -> Array:
+    x = dropout(scope["drop1"], x, drop_rate)
     if norm is not None:
         x = norm(scope["norm"], x)
     return dropout(scope["drop2"], linear(scope["fc2"], x, features, bias=bias), drop_rate)

@@ -16,14 +16,16 @@ def patch_embed(
     patch_size: int | tuple[int, int],
     bias: bool = True,
     norm: Callable | None = None,
+    drop_remainder: bool = False,
 ) -> Float[Array, "b h2 w2 d"]:
     """Embed non-overlapping patches linearly: a map of `h / patch_size` by `w / patch_size` tokens.
 
-    Paths: `proj`, a convolution; `norm` where `norm`, a kernel, is given. Raises ValueError where patches do not fit.
+    Paths: `proj`, a convolution; `norm` where `norm`, a kernel, is given. Raises ValueError where patches do
+    not fit, unless `drop_remainder` leaves out the pixels beyond the last whole one.
     Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021), section 3.1.
     """
     patch = pair(patch_size)
-    if x.shape[1] % patch[0] or x.shape[2] % patch[1]:
+    if not drop_remainder and (x.shape[1] % patch[0] or x.shape[2] % patch[1]):
         raise ValueError(
             f"an image of {x.shape[1]}x{x.shape[2]} does not divide into patches of {patch[0]}x{patch[1]}; "
             "choose an input size for which it does"
