@@ -8,11 +8,14 @@ import types
 import huggingface_hub.constants
 import huggingface_hub.file_download
 import huggingface_hub.utils._http
+import numpy as np
 import pytest
 
-from flaim.weights.errors import FileMissingError, HubError
+import flaim_core as core
+from flaim.weights import CheckpointError, FileMissingError, HubError, get_model, load, rows
 from flaim.weights.hub import fetch
-from tests import hub_server
+from tests import hub_server, oracle, parity
+from tests.oracle import timm
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
@@ -153,3 +156,86 @@ def test_environment_variables(hub, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(str(home))
     assert "hf_secret" in hub.tokens
+
+
+# Whole checkpoints
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A model of timm's, and the repository that timm makes of it."""
+    folder = tmp_path_factory.mktemp("repository")
+    reference = oracle.create("test_resnet")
+    timm.models.save_for_hf(reference, folder, safe_serialization=True)
+    return reference, folder
+
+
+def assert_is(reference, model, variables):
+    expected = core.flatten(parity.variables_from(model.spec(), oracle.state(reference)))
+    found = core.flatten(variables)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[path], value) for path, value in expected.items())
+
+
+def test_model_from_a_repository(hub, repository):
+    reference, folder = repository
+    hub.add("someone/their-resnet", folder)
+    hub.add("someone/their-resnet", folder, "v2")
+    for name in ("hf-hub:someone/their-resnet", "hf-hub:someone/their-resnet@v2"):
+        model, variables, norm_stats = get_model(name)
+        assert_is(reference, model, variables)
+        assert norm_stats == {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    assert load("hf-hub:someone/their-resnet@v2").config.repo == "someone/their-resnet@v2"
+    model, variables, _ = get_model("test_resnet", pretrained="hf-hub:someone/their-resnet")
+    assert_is(reference, model, variables)
+    model, _, norm_stats = get_model("hf-hub:someone/their-resnet", pretrained=False)
+    assert (model.name, norm_stats) == ("test_resnet", {})
+
+
+def test_model_from_the_catalogue(hub, repository):
+    """A name of the catalogue needs the weights alone: what else there is to know is in its row."""
+    reference, folder = repository
+    hub.add("timm/test_resnet.r160_in1k", folder)
+    for name, pretrained in (("test_resnet.r160_in1k", True), ("test_resnet", True), ("test_resnet", "r160_in1k")):
+        model, variables, norm_stats = get_model(name, pretrained)
+        assert_is(reference, model, variables)
+        assert model.input_size == (160, 160)
+        assert norm_stats == next(row for row in rows() if row.model == "test_resnet").norm_stats
+    assert hub.count("GET", "model.safetensors") == 1
+    assert not hub.count("HEAD", "config.json")
+
+
+def test_repository_without_safetensors(hub, repository, tmp_path):
+    _, folder = repository
+    (tmp_path / "pickles").mkdir()
+    (tmp_path / "pickles" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (tmp_path / "pickles" / "pytorch_model.bin").touch()
+    hub.add("someone/pickles", tmp_path / "pickles")
+    with pytest.raises(FileMissingError, match=r"someone/pickles has no file 'model\.safetensors'; flaim reads safe"):
+        get_model("hf-hub:someone/pickles")
+
+
+def test_repository_without_a_configuration(hub):
+    with pytest.raises(FileMissingError, match=r"org/model has no file 'config\.json'"):
+        get_model("hf-hub:org/model")
+
+
+def test_corrupt_file_in_a_repository(hub, repository, tmp_path):
+    _, folder = repository
+    (tmp_path / "corrupt").mkdir()
+    (tmp_path / "corrupt" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (tmp_path / "corrupt" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-4])
+    hub.add("someone/corrupt", tmp_path / "corrupt")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not an intact safetensors file"):
+        get_model("hf-hub:someone/corrupt")
+
+
+def test_interrupted_model_download(hub, repository):
+    reference, folder = repository
+    hub.add("someone/their-resnet", folder)
+    hub.fail("GET", "model.safetensors", "cut")
+    with pytest.raises(HubError, match=r"downloading model\.safetensors of someone/their-resnet failed"):
+        get_model("hf-hub:someone/their-resnet")
+    hub.faults.clear()
+    model, variables, _ = get_model("hf-hub:someone/their-resnet")
+    assert_is(reference, model, variables)

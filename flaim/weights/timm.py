@@ -214,6 +214,15 @@ _POOLS = {
     "token": {"function": "class_token_pool"},
 }
 _ARGS: dict[str, dict[str, tuple[str, dict | None]]] = {
+    "swin": {
+        "depths": ("depths", None),
+        "embed_dim": ("dim", None),
+        "mlp_ratio": ("mlp_ratio", None),
+        "num_heads": ("num_heads", None),
+        "patch_size": ("patch_size", None),
+        "qkv_bias": ("qkv_bias", None),
+        "window_size": ("window", None),
+    },
     "vit": {
         "class_token": ("class_token", None),
         "depth": ("depth", None),

@@ -16,7 +16,7 @@ from tests.parity import assert_gradient_parity, assert_parity, variables_from
 
 swin_transformer = oracle.timm.models.swin_transformer
 
-SMALL = {"depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+SMALL = {"depths": (2, 2, 2, 1), "num_heads": (1, 2, 4, 8)}
 
 # Map, window, shift: whole windows; then padded along one axis and both; then a map that one window covers along one
 # axis (where nothing is shifted) or both; then shifted along one axis alone.
@@ -41,7 +41,8 @@ def test_window_attention_is_timms(size, window, shift):
     variables = variables_from(core.spec(core.window_attention, x, **options), oracle.state(block.attn))
     with torch.no_grad():
         expected = block._attn(torch.from_numpy(np.array(x)))
-    assert relative_error(core.window_attention(variables, x, **options), expected) < 1e-5
+    found = jax.jit(partial(core.window_attention, **options))(variables, x)
+    assert relative_error(found, expected) < 1e-5
 
 
 def test_window_attention_sees_its_window_alone():
@@ -49,8 +50,8 @@ def test_window_attention_sees_its_window_alone():
     for shift, window in ((0, (slice(0, 4), slice(4, 8))), (2, (slice(2, 6), slice(2, 6)))):
         options = {"num_heads": 2, "window": 4, "shift": shift}
         params = core.init(core.window_attention, jax.random.key(0), x, **options)
-        change = core.window_attention(params, x.at[0, 3, 5].add(100.0), **options)
-        changed = np.asarray(change != core.window_attention(params, x, **options)).any(-1)[0]
+        attend = jax.jit(partial(core.window_attention, **options))
+        changed = np.asarray(attend(params, x.at[0, 3, 5].add(100.0)) != attend(params, x)).any(-1)[0]
         expected = np.zeros((8, 8), bool)
         expected[window] = True
         np.testing.assert_array_equal(changed, expected)
@@ -89,11 +90,6 @@ def test_logits_are_timms(name, size):
     assert_parity(models.create(name, input_size=size, dim=24, **SMALL), reference)
 
 
-def test_whole_swin_tiny_is_timms():
-    name = "swin_tiny_patch4_window7_224"
-    assert_parity(models.create(name), oracle.create(name), images=oracle.image(224, batch=1))
-
-
 def test_heads_and_stages_are_timms():
     name, size = "swin_base_patch4_window12_384", (64, 96)
     reference = oracle.create(name, img_size=size, embed_dim=16, **SMALL)
@@ -103,9 +99,14 @@ def test_heads_and_stages_are_timms():
         stages = reference.forward_intermediates(oracle.to_torch(images), intermediates_only=True)
         features = reference.forward_features(oracle.to_torch(images))
         pooled = reference.forward_head(features, pre_logits=True)
-    found = model.replace(n_classes=0).apply(variables, images, capture="stage_*")
+    found, pooled_found = jax.jit(
+        lambda v, x: (
+            model.replace(n_classes=0).apply(v, x, capture="stage_*"),
+            model.replace(n_classes=-1).apply(v, x),
+        )
+    )(variables, images)
     assert relative_error(found.value, features) < 1e-5
-    assert relative_error(model.replace(n_classes=-1).apply(variables, images).value, pooled) < 1e-5
+    assert relative_error(pooled_found.value, pooled) < 1e-5
     assert list(found.intermediates) == [f"stage_{i}" for i in range(5)]
     for i, stage in enumerate(stages, 1):
         assert relative_error(found.intermediates[f"stage_{i}"], stage.permute(0, 2, 3, 1)) < 1e-5
@@ -114,8 +115,9 @@ def test_heads_and_stages_are_timms():
 
 def test_gradients_are_timms():
     name, size = "swin_tiny_patch4_window7_224", (72, 40)
-    reference = oracle.create(name, img_size=size, embed_dim=16, num_classes=5, **SMALL)
-    assert_gradient_parity(models.create(name, input_size=size, dim=16, n_classes=5, **SMALL), reference)
+    options = {"depths": (2, 2), "num_heads": (1, 2)}
+    reference = oracle.create(name, img_size=size, embed_dim=16, num_classes=5, **options)
+    assert_gradient_parity(models.create(name, input_size=size, dim=16, n_classes=5, **options), reference)
 
 
 def test_a_larger_image_needs_no_other_weights():
