@@ -1,0 +1,160 @@
+"""What the adapters share: kernels as layers, and errors that speak a framework's language."""
+
+import contextlib
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+import flaim_core as core
+from flaim.models import Model
+
+# Words of kernels' names that class names do not merely capitalise.
+_WORDS = {"bam": "BAM", "cbam": "CBAM", "glu": "GLU", "mbconv": "MBConv", "mlp": "MLP", "rms": "RMS"}
+
+
+def missing_extra(framework: str, extra: str) -> ImportError:
+    """The error that says how to install a framework."""
+    return ImportError(f'flaim.adapters.{extra} needs {framework}: pip install "flaim[{extra}]"', name=framework)
+
+
+@contextlib.contextmanager
+def asking_for_key(how: str) -> Iterator[None]:
+    """Let the error of a missing random key say how this framework takes one."""
+    try:
+        yield
+    except core.MissingKeyError as error:
+        raise core.MissingKeyError(str(error).replace("rng=jax.random.key(...)", how)) from None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A kernel with its options and the shapes of its inputs: to a kernel what `Model` is to a model function."""
+
+    fn: Callable
+    options: tuple[tuple[str, Any], ...] = ()
+    x: jax.ShapeDtypeStruct | None = None
+    arrays: tuple[tuple[str, jax.ShapeDtypeStruct], ...] = ()
+
+    def _call(self, scope: Any, x: Any, arrays: Mapping) -> Any:
+        return self.fn(scope, x, **{**dict(self.options), **arrays})
+
+    def spec(self) -> dict:
+        """The kernel's leaves, as `Model.spec`."""
+        return core.spec(self._call, self.x, dict(self.arrays))
+
+    def init(self, key: PRNGKeyArray) -> dict:
+        """Random variables, as `Model.init`."""
+        return core.init_leaves(self.spec(), key)
+
+    def apply(
+        self,
+        variables: Mapping,
+        x: Array,
+        *,
+        training: bool = False,
+        rng: PRNGKeyArray | None = None,
+        capture: str | None = None,
+        axis_name: Any = None,
+        modules: Mapping[str, Callable] | None = None,
+        **arrays: Any,
+    ) -> core.Output:
+        """Run the kernel, as `Model.apply`; `arrays` are its other inputs, or options of this call alone."""
+        return core.apply(
+            self._call,
+            variables,
+            x,
+            arrays,
+            training=training,
+            rng=rng,
+            capture=capture,
+            axis_name=axis_name,
+            modules=modules,
+        )
+
+    def draws(self) -> bool:
+        """Whether the kernel draws random numbers in training."""
+        try:
+            output_shape(self, self.x, training=True, **dict(self.arrays))
+        except core.MissingKeyError:
+            return True
+        return False
+
+
+def fitted(target: Model | Layer, x: Any, arrays: Mapping) -> Any:
+    """`target`, made for inputs of the shapes of `x` and `arrays`."""
+    if isinstance(target, Layer):
+        return replace(target, x=_struct(x), arrays=tuple((name, _struct(a)) for name, a in arrays.items()))
+    return target.replace(input_size=tuple(x.shape[1:3]), in_channels=x.shape[-1])
+
+
+def output_shape(target: Model | Layer, x: Any, **inputs: Any) -> Any:
+    """Shape and dtype of what `target`, fitted to `x`, puts out."""
+    leaves = jax.tree.map(_struct, target.spec(), is_leaf=lambda leaf: isinstance(leaf, core.Leaf))
+    traced = {name: value for name, value in inputs.items() if hasattr(value, "shape")}
+    fixed = {name: value for name, value in inputs.items() if name not in traced}
+    return jax.eval_shape(lambda v, x, traced: target.apply(v, x, **traced, **fixed).value, leaves, _struct(x), traced)
+
+
+def _struct(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def parameters(kernel: Callable) -> dict[str, inspect.Parameter]:
+    """What a kernel takes after its scope and its first input; inputs that are arrays in every call left out."""
+    _, _, *rest = inspect.signature(kernel).parameters.values()
+    return {p.name: p for p in rest if not hasattr(p.annotation, "array_type")}
+
+
+def split_options(kernel: Callable, args: tuple, options: Mapping) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that are fixed when a layer is made, and arrays, which come with each call."""
+    given = {**dict(zip(parameters(kernel), args)), **options}
+    arrays = {name: value for name, value in given.items() if hasattr(value, "shape")}
+    return {name: value for name, value in given.items() if name not in arrays}, arrays
+
+
+def make_layer(kernel: Callable, options: Mapping) -> Layer:
+    """A kernel with its options."""
+    return Layer(kernel, tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in options.items()))
+
+
+def shape_of(x: Any, *, batch: bool = False) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an array, a shape or a width; with a batch axis in front where `batch` asks for one."""
+    if isinstance(x, int):
+        x = (x,)
+    shape, dtype = (tuple(x), jnp.float32) if isinstance(x, tuple | list) else (x.shape, x.dtype)
+    return jax.ShapeDtypeStruct((1, *shape) if batch else shape, dtype)
+
+
+def class_name(kernel_name: str) -> str:
+    """`"squeeze_excite"` as `"SqueezeExcite"`."""
+    return "".join(_WORDS.get(word, word.capitalize()) for word in kernel_name.split("_"))
+
+
+@functools.cache
+def kernels() -> dict[str, Callable]:
+    """Every kernel of `flaim_core`, by the name of its layer."""
+    names = core.layers.__all__
+    return {class_name(name): getattr(core, name) for name in names if hasattr(getattr(core, name), "is_kernel")}
+
+
+def layer_attributes(module: str, make: Callable[[str, Callable], type]) -> tuple[Callable, Callable]:
+    """`__getattr__` and `__dir__` of a module that has a class for each kernel, made when it is first asked for."""
+
+    @functools.cache
+    def attribute(name: str) -> type:
+        if name not in kernels():
+            near = difflib.get_close_matches(name, kernels(), n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+        layer = make(name, kernels()[name])
+        layer.__module__ = module
+        return layer
+
+    return attribute, lambda: sorted(kernels())

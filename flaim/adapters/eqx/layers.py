@@ -1,0 +1,56 @@
+"""Every kernel of `flaim_core` as an Equinox module: `layers.Attention((196, 384), num_heads=8, key=key)`."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from flaim.adapters._common import class_name, fitted, layer_attributes, make_layer, shape_of, split_options
+from flaim.adapters.eqx._module import KernelModule
+
+
+class LayerModule(KernelModule):
+    """A kernel as an Equinox module."""
+
+    def __call__(
+        self,
+        x: Float[Array, "..."],
+        state: eqx.nn.State | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+        **arrays: Any,
+    ) -> Any:
+        """The value for one sample or for a batch, and, where `state` is given, the new state."""
+        output, new_state = self.run(x, state, key, **arrays)
+        return output.value if state is None else (output.value, new_state)
+
+
+def from_kernel(kernel: Callable, name: str | None = None) -> type[LayerModule]:
+    """An Equinox module class, made with an example of the kernel's first input, without a batch, and with its options.
+
+    The example is an array, a shape, or a width where only the last axis counts. Examples of other inputs (with their
+    batch) are given by name, and the inputs themselves when it is called, as options may be: `attention(x, bias=mask)`.
+    Where there are running statistics, make the module with `eqx.nn.make_with_state`.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        *args: Any,
+        key: PRNGKeyArray,
+        inference: bool = False,
+        axis_name: Hashable = "batch",
+        **options: Any,
+    ) -> None:
+        fixed, arrays = split_options(kernel, args, options)
+        sample = shape_of(x, batch=True)
+        layer = fitted(make_layer(kernel, fixed), sample, arrays)
+        rank = len(sample.shape) - 1
+        KernelModule.__init__(self, layer, layer.init(key), sample_rank=rank, inference=inference, axis_name=axis_name)
+
+    body = {"__doc__": kernel.__doc__, "__init__": __init__}
+    return type(name or class_name(kernel.__name__), (LayerModule,), body)
+
+
+__getattr__, __dir__ = layer_attributes(__name__, lambda name, kernel: from_kernel(kernel, name))

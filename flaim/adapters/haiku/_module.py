@@ -1,0 +1,129 @@
+"""Models as transformed Haiku functions; models and kernels as Haiku modules."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+import flaim_core as core
+from flaim.adapters._common import Layer, asking_for_key, fitted, output_shape
+from flaim.models import Model
+
+
+def wrap(model: Model, variables: dict) -> tuple[hk.TransformedWithState, dict, dict]:
+    """A framework-free model as a transformed function, and its variables as parameters and state.
+
+    `apply(params, state, rng, x, is_training=False, capture=None)` returns the value and the new state; with
+    `capture`, a pattern such as `"stage_*"`, the first is `(value, intermediates)`. `init` runs no forward pass.
+    """
+    name = _name(model)
+
+    def init(rng: PRNGKeyArray | int, x: Float[Array, "..."], is_training: bool = False) -> tuple[dict, dict]:
+        return _from_variables(fitted(model, x, {}).init(_key(rng)), name)
+
+    def apply(
+        params: Mapping | None,
+        state: Mapping | None,
+        rng: PRNGKeyArray | int | None,
+        x: Float[Array, "..."],
+        is_training: bool = False,
+        capture: str | None = None,
+    ) -> tuple[Any, dict]:
+        with asking_for_key("a random key to apply"):
+            output = model.apply(
+                to_variables(params or {}, state or {}),
+                x,
+                training=is_training,
+                rng=_key(rng) if is_training else None,
+                capture=capture,
+            )
+        _, state = _from_variables({"batch_stats": output.batch_stats}, name)
+        return (output.value if capture is None else (output.value, output.intermediates)), state
+
+    return hk.TransformedWithState(init, apply), *_from_variables(variables, name)
+
+
+def to_variables(params: Mapping, state: Mapping) -> dict:
+    """The canonical variables: parameters and state without the name of the module that they all belong to."""
+    return _to_variables(params, state, depth=1)
+
+
+def _to_variables(params: Mapping, state: Mapping, depth: int = 0) -> dict:
+    """Haiku's two levels as canonical variables, without the first `depth` names of each module."""
+    flat = {
+        "/".join(filter(None, [collection, *module.split("/")[depth:], name])): value
+        for collection, modules in (("params", params), ("batch_stats", state))
+        for module, leaves in modules.items()
+        for name, value in leaves.items()
+    }
+    return core.unflatten(flat)
+
+
+def _from_variables(variables: Mapping, *prefix: str) -> tuple[dict, dict]:
+    """Canonical variables as Haiku's: `{"resnet50/layer1/0/conv1": {"kernel": ...}}`, parameters and state."""
+    collections: tuple[dict, dict] = ({}, {})
+    for modules, name in zip(collections, ("params", "batch_stats")):
+        for path, value in core.flatten(variables.get(name, {})).items():
+            *parents, leaf = path.split("/")
+            modules.setdefault("/".join([*prefix, *parents]), {})[leaf] = value
+    return collections
+
+
+def _name(model: Model) -> str:
+    return re.sub(r"\W", "_", model.name)
+
+
+def _key(rng: Any) -> Any:
+    """A key, or a seed as Haiku takes one."""
+    return jax.random.PRNGKey(rng) if isinstance(rng, int) else rng
+
+
+class KernelModule(hk.Module):
+    """Runs `target`, a `Model` or a layer, on the parameters and the state of this module and of those below it."""
+
+    def __init__(self, target: Model | Layer, name: str | None = None):
+        super().__init__(name=name)
+        self._target = target
+
+    def __call__(self, x: Float[Array, "..."], is_training: bool = False, **arrays: Any) -> Any:
+        """The value for `x`; `arrays` are a kernel's other inputs. Initialisation runs no forward pass: all zeros."""
+        target = fitted(self._target, x, arrays)
+        params, state = _from_variables(target.init(hk.next_rng_key()) if hk.running_init() else target.spec())
+        own_params, own_state = params.pop("", {}), state.pop("", {})
+        # This module's own leaves are Haiku's parameters. Those below are lifted: names like "0" are no identifiers.
+        lifted, updater = hk.transparent_lift_with_state(lambda: (params, state), allow_reuse=True)
+        params, state = lifted()
+        params[""] = {name: hk.get_parameter(name, *_initial(leaf)) for name, leaf in own_params.items()}
+        state[""] = {name: hk.get_state(name, *_initial(leaf)) for name, leaf in own_state.items()}
+        if hk.running_init():
+            updater.ignore_update()
+            return jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), output_shape(target, x, **arrays))
+        with asking_for_key("a random key to apply"):
+            output = self._target.apply(
+                _to_variables(params, state),
+                x,
+                training=is_training,
+                rng=hk.maybe_next_rng_key() if is_training else None,
+                **arrays,
+            )
+        _, state = _from_variables({"batch_stats": output.batch_stats})
+        for name, value in state.pop("", {}).items():
+            hk.set_state(name, value)
+        updater.update(state)
+        return output.value
+
+
+def _initial(leaf: Any) -> tuple[Any, Any, Any]:
+    """Shape, dtype and initialiser as Haiku takes them; when it applies a function, it never asks for a value."""
+    return leaf.shape, leaf.dtype, lambda shape, dtype: leaf
+
+
+class ImageModel(KernelModule):
+    """A framework-free model as a Haiku module, for use in a function that is transformed as a whole."""
+
+    def __init__(self, model: Model, name: str | None = None):
+        super().__init__(model, name or _name(model))

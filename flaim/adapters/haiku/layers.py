@@ -1,0 +1,24 @@
+"""Every kernel of `flaim_core` as a Haiku module: `layers.MBConv(features=64)(x, is_training)`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flaim.adapters._common import class_name, layer_attributes, make_layer, parameters
+from flaim.adapters.haiku._module import KernelModule
+
+
+def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]:
+    """A Haiku module class, made with the kernel's options.
+
+    Inputs beside the first are given when it is called, and so may options be: `attention(x, bias=mask)`.
+    """
+
+    def __init__(self, *args: Any, name: str | None = None, **options: Any) -> None:
+        layer = make_layer(kernel, {**dict(zip(parameters(kernel), args)), **options})
+        KernelModule.__init__(self, layer, name or kernel.__name__)
+
+    body = {"__doc__": kernel.__doc__, "__init__": __init__}
+    return type(name or class_name(kernel.__name__), (KernelModule,), body)
+
+
+__getattr__, __dir__ = layer_attributes(__name__, lambda name, kernel: from_kernel(kernel, name))

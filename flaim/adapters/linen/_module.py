@@ -1,0 +1,100 @@
+"""The Linen module that holds a model's or a kernel's leaves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import unfreeze
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from flaim.adapters._common import Layer, asking_for_key, fitted, output_shape
+from flaim.models import Model
+
+
+class Node(nn.Module):
+    """A place in the variable tree that only has a name: it gives `nn.tabulate` a row for each node."""
+
+    nodes: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(self) -> None:
+        """Make the nodes below."""
+        for name, nodes in self.nodes.items():
+            Node(nodes, name=name)()
+
+
+class KernelModule(nn.Module):
+    """Runs what `target` gives, a `Model` or a layer, on this module's variables."""
+
+    def target(self) -> Model | Layer:
+        """What has `spec`, `init` and `apply`."""
+        raise TypeError(f"{type(self).__name__} says nothing of what it runs")
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."], training: bool = False, **arrays: Any) -> Any:
+        """The value for `x`; `arrays` are a kernel's other inputs.
+
+        In training the "dropout" stream is drawn from and "batch_stats" must be mutable. Where "intermediates" is
+        mutable, they are sown. Initialisation runs no forward pass: the value is all zeros then.
+        """
+        target = self.target()
+        if self.is_initializing():
+            target = fitted(target, x, arrays)
+            self._initialise(target)
+            return jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), output_shape(target, x, **arrays))
+        with asking_for_key('rngs={"dropout": jax.random.key(...)}'):
+            output = target.apply(
+                unfreeze(dict(self.variables)),
+                x,
+                training=training,
+                rng=self._key("dropout") if training and self.has_rng("dropout") else None,
+                capture="*" if self.is_mutable_collection("intermediates") else None,
+                **arrays,
+            )
+        for path, value in output.intermediates.items():
+            self.sow("intermediates", path, value)
+        if training:
+            for name, value in output.batch_stats.items():
+                self.put_variable("batch_stats", name, value)
+        return output.value
+
+    def _initialise(self, target: Model | Layer) -> None:
+        """Put initial values where there are none, and name the nodes."""
+        if not self.variables:
+            for collection, tree in target.init(self._key("params")).items():
+                for name, value in tree.items():
+                    self.put_variable(collection, name, value)
+        for name, nodes in _nodes(target.spec()["params"]).items():
+            Node(nodes, name=name)()
+
+    def _key(self, stream: str) -> PRNGKeyArray:
+        """The user's own key where this is the outermost module, so that all frameworks draw alike from it."""
+        if self.scope is None or self.path or not self.has_rng(stream):
+            return self.make_rng(stream)
+        return self.scope.rngs[stream].as_jax_rng()
+
+
+class ImageModel(KernelModule):
+    """A framework-free model as a Linen module."""
+
+    model: Model
+
+    def target(self) -> Model:
+        """The framework-free model."""
+        return self.model
+
+
+def wrap(model: Model, variables: dict) -> tuple[ImageModel, dict]:
+    """A framework-free model as a Linen module, and its variables, which are Linen's collections as they are."""
+    return ImageModel(model), variables
+
+
+def to_variables(variables: Mapping) -> dict:
+    """The canonical variables: "params" and, where there are any, "batch_stats" of Linen's collections."""
+    return {name: unfreeze(variables[name]) for name in ("params", "batch_stats") if variables.get(name)}
+
+
+def _nodes(tree: Mapping) -> dict:
+    return {name: _nodes(child) for name, child in tree.items() if isinstance(child, Mapping)}

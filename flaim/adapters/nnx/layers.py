@@ -1,0 +1,29 @@
+"""Every kernel of `flaim_core` as an NNX module: `layers.Attention((1, 196, 384), num_heads=8, rngs=rngs)`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+from flaim.adapters._common import class_name, fitted, layer_attributes, make_layer, shape_of, split_options
+from flaim.adapters.nnx._module import KernelModule
+
+
+def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]:
+    """An NNX module class, made with an example of the kernel's first input and with its options.
+
+    The example is an array, a shape, or a width where only the last axis counts. Examples of other inputs are given by
+    name, and the inputs themselves when it is called, as options may be: `attention(x, bias=mask)`.
+    """
+
+    def __init__(self, x: Any, *args: Any, rngs: nnx.Rngs, **options: Any) -> None:
+        fixed, arrays = split_options(kernel, args, options)
+        layer = fitted(make_layer(kernel, fixed), shape_of(x), arrays)
+        draws = layer.draws()
+        KernelModule.__init__(self, layer, layer.init(rngs.params()), deterministic=False, rngs=rngs if draws else None)
+
+    body = {"__doc__": kernel.__doc__, "__init__": __init__}
+    return type(name or class_name(kernel.__name__), (KernelModule,), body)
+
+
+__getattr__, __dir__ = layer_attributes(__name__, lambda name, kernel: from_kernel(kernel, name))
