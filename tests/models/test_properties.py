@@ -32,7 +32,7 @@ def randomised(model: models.Model) -> dict:
     flat = core.flatten(variables)
     rng = np.random.default_rng(0)
     return core.unflatten(
-        {path: leaf + jnp.asarray(0.1 * rng.random(leaf.shape), leaf.dtype) for path, leaf in flat.items()}
+        {path: leaf + jnp.asarray(0.1 * rng.standard_normal(leaf.shape), leaf.dtype) for path, leaf in flat.items()}
     )
 
 
