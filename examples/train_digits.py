@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from flaim.data import Preprocess
-from flaim.data.digits import digits
+from flaim.data import Preprocess, load_digits
 from flaim.models import create
 from flaim.weights import save_pretrained
 
@@ -95,7 +94,7 @@ def main(
     seed: int = 0,
 ) -> None:
     """Train the digits checkpoint that comes with flaim."""
-    scans = {part: digits(part) for part in ("train", "validation", "held_out")}
+    scans = {part: load_digits(part) for part in ("train", "validation", "held_out")}
     preprocessing = {"interpolation": "bicubic", "crop_pct": 1.0}
     pixels = Preprocess(MODEL.input_size, (0.0,), (1.0,), **preprocessing)(scans["train"].images)
     preprocessing |= {"mean": (round(float(pixels.mean()), 4),), "std": (round(float(pixels.std()), 4),)}
@@ -131,7 +130,7 @@ def main(
         labels=[str(digit) for digit in range(10)],
         license="Apache-2.0",
         note=f"scikit-learn's handwritten digits, trained by examples/train_digits.py; {accuracy} of the held-out "
-        'digits, flaim.data.digits("held_out"), are right.',
+        'digits, flaim.data.load_digits("held_out"), are right.',
     )
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     console.print(f"{MODEL.name} with {parameters:,} parameters saved in {output}")

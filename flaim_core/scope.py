@@ -354,8 +354,9 @@ def _abstract(fn: Callable, args: tuple, kwargs: dict, capture: str | None = Non
         value = fn(Scope(run), *arrays, **kwargs)
         return value, {"/".join(path): v for path, v in run.intermediates.items()}
 
-    shapes = jax.eval_shape(trace, *args)
-    return run.leaves, *shapes
+    value, intermediates = jax.eval_shape(trace, *args)
+    # A dict comes back with its keys sorted; what was captured comes in the order of capture.
+    return run.leaves, value, {path: intermediates[path] for path in map("/".join, run.intermediates)}
 
 
 def spec(fn: Callable, *args, **kwargs) -> dict:

@@ -21,7 +21,7 @@ class Digits(NamedTuple):
     indices: Int[np.ndarray, "batch"]
 
 
-def digits(*parts: str) -> Digits:
+def load_digits(*parts: str) -> Digits:
     """The scans of some parts of the data set: "train" (7/10 of each digit), "validation" (1/10), "held_out" (2/10).
 
     The split is fixed: it depends on the order of the data set alone. The digits checkpoint of this package has seen
@@ -31,7 +31,7 @@ def digits(*parts: str) -> Digits:
         ModuleNotFoundError: scikit-learn, which has the scans, is not installed.
     """
     try:
-        from sklearn.datasets import load_digits
+        from sklearn import datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "the digits come with scikit-learn, which is not installed: pip install 'flaim[demo]'", name="sklearn"
@@ -39,7 +39,7 @@ def digits(*parts: str) -> Digits:
     if unknown := sorted(set(parts) - set(_PARTS)):
         raise ValueError(f"the digits have no part {', '.join(unknown)}; they have {', '.join(_PARTS)}")
 
-    data = load_digits()
+    data = datasets.load_digits()
     chosen = np.flatnonzero(_belongs(data.target, [place for part in parts for place in _PARTS[part]]))
     images = np.rint(data.images[chosen, :, :, None] * (255 / 16)).astype(np.uint8)  # the scans have 17 levels of grey
     return Digits(images, data.target[chosen], chosen)

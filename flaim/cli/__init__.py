@@ -1,0 +1,49 @@
+"""The `flaim` command. What a command needs is imported when it runs, so that `flaim --help` answers at once."""
+
+from typing import Annotated
+
+import typer
+
+from flaim.cli._demo import demo
+from flaim.cli._info import info
+from flaim.cli._list import list_checkpoints
+from flaim.cli._predict import predict
+from flaim.cli._terminal import Commands
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command("list")(list_checkpoints)
+app.command()(info)
+app.command()(predict)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="flaim")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"flaim {version('flaim')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _flaim(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The same pretrained image models for Flax Linen, Flax NNX, Equinox and Haiku."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
