@@ -185,11 +185,13 @@ class Scope:
     ) -> Any:
         """Run `n` equal blocks, children "0" to `n - 1`, one after the other: each maps the running value to the next.
 
-        `each` holds keyword arguments that differ from block to block (rates, one number a block); `after(i, x)` is
-        called with the value after block `i`. Where `apply(scan=True)` asks, the blocks compile once, as a scan.
+        `each` holds keyword arguments that differ from block to block (rates, one number a block). Where intermediates
+        are captured, `after(i, x)` is called with the value after block `i`. Where `apply(scan=True)` asks, the blocks
+        compile once, as a scan.
         """
         each = dict(each or {})
         run = self._run
+        after = None if run.capture is None else after
         if run.scan and not run.abstract and n > 1:
             return self._scan(block, x, n, each, after, kwargs)
         for i in range(n):
@@ -277,10 +279,12 @@ def _abstract_call(fn: Callable, scope: Scope, args: tuple, kwargs: dict) -> Any
     except TypeError:  # an argument that cannot be hashed
         signature, known = None, None
     if known is None:
-        inner = run.fork()
-        value = fn(Scope(inner), *args, **kwargs)
+        inner, depth = run.fork(), len(scope.path)
+        value = fn(Scope(inner, scope.path), *args, **kwargs)
         flat, structure = jax.tree.flatten(value)
-        known = inner.leaves, inner.intermediates, structure, [_shape_of(v) for v in flat]
+        leaves = {(collection, *path[depth:]): leaf for (collection, *path), leaf in inner.leaves.items()}
+        intermediates = {path[depth:]: v for path, v in inner.intermediates.items()}
+        known = leaves, intermediates, structure, [_shape_of(v) for v in flat]
         if signature is not None:
             run.memo[signature] = known
     else:

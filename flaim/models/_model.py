@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -134,14 +135,16 @@ class Model:
         model = self.replace(n_classes=0)
         _, features = core.shapes(model._call, self.image(), capture="*")
         return tuple(
-            # Tokens `(batch, tokens, dim)` have no side of their own: their patches do, and tokens may include a class.
-            Feature(name, x.shape[-1], round((self.input_size[0] * self.input_size[1] / _positions(x)) ** 0.5))
+            Feature(name, x.shape[-1], _reduction(self.input_size, math.prod(x.shape[1:-1])))
             for name, x in features.items()
         )
 
 
-def _positions(x: jax.ShapeDtypeStruct) -> int:
-    return x.shape[1] * x.shape[2] if len(x.shape) == 4 else x.shape[1]
+def _reduction(size: tuple[int, int], positions: int) -> int:
+    """The side of the squares that cut an image of `size` into `positions`, of which a few may be prefix tokens."""
+    height, width = size
+    counts = {side: (height // side) * (width // side) for side in range(1, max(size) + 1)}
+    return max((side for side in counts if counts[side] <= positions), key=lambda side: (counts[side], side))
 
 
 @functools.lru_cache(maxsize=64)
