@@ -456,6 +456,18 @@ def test_own_format_round_trip(own):
     assert config.preprocessing == {"input_size": (64, 96), "crop_mode": "center", **PREPROCESSING}
 
 
+@pytest.mark.parametrize("n_classes", [-1, 0])
+def test_own_format_without_a_classifier(tmp_path, n_classes):
+    model = flaim.models.create("test_convnext", n_classes=n_classes)
+    variables = model.init(jax.random.key(0))
+    save_pretrained(tmp_path / "features", model, variables)
+    found, tree, _ = get_model(tmp_path / "features")
+    assert found == model
+    assert_same_tree(tree, variables)
+    fresh = get_model(tmp_path / "features", n_classes=3)[1]
+    assert fresh["params"]["head"]["fc"]["kernel"].shape[-1] == 3
+
+
 def test_own_format_alone(own, tmp_path):
     _, variables, folder = own
     shutil.copy(folder / "model.safetensors", tmp_path / "alone.safetensors")

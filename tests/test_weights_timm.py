@@ -10,6 +10,7 @@ import torch
 import flaim.models
 import flaim_core as core
 from flaim.weights import CheckpointError, Config
+from flaim.weights import timm as naming
 from flaim.weights.placement import place
 from tests import oracle, parity
 from tests.oracle import timm
@@ -37,13 +38,18 @@ def check(architecture: str, reference, old: dict[str, np.ndarray], filter_fn, *
     config = Config(
         family=flaim.models.family_of(architecture),
         architecture=architecture,
-        n_classes=classes,
+        n_classes=classes or -1,
         input_size=model.input_size,
     )
     found = core.flatten(place(model, old, config, key=jax.random.key(0)))
     expected = core.flatten(parity.variables_from(model.spec(), oracle.state(reference)))
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[path], value) for path, value in expected.items())
+
+
+def test_names_and_layouts_are_those_of_the_structural_tests():
+    assert naming._NAMES == parity.TORCH_NAMES
+    assert naming._AXES == parity.FROM_TORCH
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "test_convnext2", "convnextv2_atto"])
@@ -203,7 +209,7 @@ def test_unused_attention_pooling_of_siglip():
     for name, fits in (("vit_base_patch16_siglip_gap_224", True), ("vit_base_patch16_224", False)):
         state = oracle.state(oracle.create(name, embed_dim=32, **SMALL_VIT)) | extra
         model = flaim.models.create(name, n_classes=-1, dim=32, **SMALL_VIT)
-        config = Config(family="vit", architecture=name, n_classes=0)
+        config = Config(family="vit", architecture=name, n_classes=-1)
         if fits:
             place(model, state, config, key=jax.random.key(0))
         else:

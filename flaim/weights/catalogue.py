@@ -38,7 +38,7 @@ def _row(line: Mapping) -> Config:
         family=line["family"],
         architecture=line.get("architecture") or (timm_id or "").partition(".")[0],
         overrides=line.get("overrides", {}),
-        n_classes=line["classes"],
+        n_classes=line["classes"] if line["classes"] != 0 else -1,
         input_size=size_of(line["size"]),
         in_channels=line.get("in_channels", 3),
         mean=mean,

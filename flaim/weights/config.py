@@ -27,7 +27,8 @@ class Config:
         architecture: Name that `flaim.models.create` takes.
         overrides: Options that make the architecture this checkpoint's, in the form that JSON gives them; a function
             is `{"function": name}`, its name in the family's module.
-        n_classes: Outputs of the classifier that the file holds; 0 where it holds none, None where nobody says.
+        n_classes: Classes that the file's classifier tells apart; as in `get_model`, -1 where it has no classifier, 0
+            where it has nothing of a head; None where nobody says.
         input_size: Height and width of the images it was trained or fine-tuned on last.
         in_channels: Channels of its images.
         mean, std: Of the pixels, in [0, 1].

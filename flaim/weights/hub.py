@@ -1,6 +1,7 @@
 """Files from the Hugging Face Hub, through `huggingface_hub`: its cache, tokens, offline mode and progress bars."""
 
 from pathlib import Path
+from typing import Any
 
 from flaim.weights.errors import FileMissingError, HubError
 
@@ -20,7 +21,7 @@ def fetch(repo: str, filename: str) -> Path:
 
     name, _, revision = repo.partition("@")
     # The client's errors derive from those of its HTTP library, which is another one from version to version.
-    transport_errors = errors.HfHubHTTPError.__bases__
+    transport_errors: tuple[Any, ...] = errors.HfHubHTTPError.__bases__
     try:
         return Path(hf_hub_download(name, filename, revision=revision or None, library_name="flaim"))
     except errors.HFValidationError as error:
@@ -64,5 +65,5 @@ def _why_not_online(error: Exception) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).strip().splitlines() if line), type(error).__name__)

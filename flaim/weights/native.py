@@ -120,7 +120,8 @@ def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
             f"{where} has version {data['format_version']} of flaim's format, this flaim knows version "
             f"{FORMAT_VERSION}: upgrade flaim (it was written by {data.get('flaim_version')})"
         )
-    preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in data.get("preprocessing", {}).items()}
+    preprocessing: dict[str, Any] = dict(data.get("preprocessing", {}))
+    preprocessing |= {name: tuple(preprocessing[name]) for name in ("mean", "std") if name in preprocessing}
     labels = data.get("labels")
     return Config(
         model=data["model"],

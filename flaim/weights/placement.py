@@ -71,7 +71,9 @@ def place(
         raise CheckpointError(f"{where} does not fit {model.name}:\n  " + "\n  ".join(problems))
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # copies release the interpreter's lock
-        placed = dict(zip(jobs, pool.map(_to_device, *zip(*jobs.values()))))
+        copies = pool.map(lambda job: _copy(*job), jobs.values())
+        # In this thread, because a default device is a thread's own.
+        placed = {path: jax.device_put(copy) for path, copy in zip(jobs, copies)}
     leaves = {target.path: target.leaf for name, target in targets.items() if name in fresh}
     placed |= core.flatten(core.init_leaves(core.unflatten(leaves), key))
     return core.unflatten({target.path: placed[target.path] for target in targets.values()})
@@ -83,13 +85,13 @@ def is_native(tensors: Mapping[str, np.ndarray]) -> bool:
 
 
 def classes_in(model: Model, tensors: Mapping[str, np.ndarray], family: str) -> int:
-    """How many classes the classifier in the file tells apart; 0 where it has none."""
+    """How many classes the classifier in the file tells apart; -1 where it has none."""
     native = is_native(tensors)
     if not native:
         tensors = timm.translate(family, tensors)
     path = f"params/{model.classifier}/kernel"
     kernel = tensors.get(path if native else timm.tensor_name(path))
-    return 0 if kernel is None else kernel.shape[-1 if native else 0]
+    return -1 if kernel is None else kernel.shape[-1 if native else 0]
 
 
 def _targets(model: Model, native: bool) -> dict[str, _Target]:
@@ -110,11 +112,12 @@ def _head(
     if model.n_classes > 0 and model.n_classes != config.n_classes:
         # DeiT's distilled models have a second classifier, `head_dist`.
         fresh = {n for n, t in targets.items() if t.path.startswith((classifier, f"{classifier[:-1]}_dist/"))}
-    if config.n_classes == 0:  # the file may end before the head, as pretraining without labels does
+    classes = config.n_classes or 0
+    if classes <= 0:  # the file may end before the head, as pretraining without labels does
         fresh |= {name for name, target in targets.items() if target.path.startswith(head) and name not in tensors}
     unused = set()
     if any(name not in targets for name in tensors):
-        whole = _targets(model.replace(n_classes=config.n_classes or 1000), native) if model.n_classes <= 0 else {}
+        whole = _targets(model.replace(n_classes=max(classes, 1)), native) if model.n_classes <= 0 else {}
         unused = {
             name for name in tensors if name not in targets and (name in whole or timm.may_be_unused(model.name, name))
         }
@@ -192,8 +195,8 @@ def _window(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] |
     return min(windows, key=lambda w: abs(np.log(w[0] / w[1] * image[1] / image[0])), default=None)
 
 
-def _to_device(array: np.ndarray, dtype: np.dtype) -> jax.Array:
-    """The array as one of JAX's, in row-major order, in a buffer of its own.
+def _copy(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array in row-major order, in a buffer of its own that JAX can take over.
 
     Transposing is what loading spends its time on. torch has the output axis first and flaim last, so the copy goes
     over blocks of outputs: what a block reads stays within the processor's cache.
@@ -205,11 +208,11 @@ def _to_device(array: np.ndarray, dtype: np.dtype) -> jax.Array:
         for start in range(0, array.shape[-1], _BLOCK):
             block = np.s_[..., start : start + _BLOCK]
             target[block] = array[block]
-    return jax.device_put(target)
+    return target
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array that XLA can use as it is."""
+    """An uninitialised array."""
     size = math.prod(shape) * dtype.itemsize
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT

@@ -44,7 +44,7 @@ def load(source: str | PathLike) -> Checkpoint:
         leaves = {name: jnp.array(value) for name, value in tensors.items()}
         return Checkpoint(core.unflatten(leaves), Config(path=path, n_classes=None))
     tensors, where = read(config)
-    model = _model(config, config.n_classes or -1, None, {})
+    model = _model(config, config.n_classes, None, {})
     return Checkpoint(place(model, tensors, config, key=jax.random.key(0), where=where), config)
 
 
@@ -88,15 +88,14 @@ def get_model(
     overrides = {**overrides, "dtype": dtype}
     with contextlib.nullcontext() if jit else jax.disable_jit():
         if pretrained is False:
-            classes = config.n_classes or -1 if is_source(model_name) else None
+            classes = config.n_classes if is_source(model_name) else None
             model = _model(config, classes if n_classes is None else n_classes, input_size, overrides)
             return model, model.init(key), {}
         tensors, where = read(config)
         if config.n_classes is None:
             named = _model(config, None, input_size, overrides)
             config = config.replace(n_classes=classes_in(named, tensors, config.family))
-        classes = config.n_classes or -1
-        model = _model(config, classes if n_classes is None else n_classes, input_size, overrides)
+        model = _model(config, config.n_classes if n_classes is None else n_classes, input_size, overrides)
         variables = place(model, tensors, config, key=key, where=where)
     return model, variables, _norm_stats(config, model.in_channels)
 

@@ -43,11 +43,13 @@ def resolve(model_name: str | PathLike, pretrained: str | int | bool | PathLike 
             )
         return config
     model_name = str(model_name)
-    if isinstance(pretrained, bool | int) or not is_source(pretrained):
+    if isinstance(pretrained, int):
+        return catalogue.find(model_name, pretrained)
+    if not is_source(pretrained):
         try:
-            return catalogue.find(model_name, pretrained)
+            return catalogue.find(model_name, str(pretrained))
         except CatalogueError:
-            if isinstance(pretrained, int) or not Path(pretrained).exists():
+            if not Path(pretrained).exists():
                 raise
     model = catalogue.find(model_name, False)
     config = _configuration(pretrained)

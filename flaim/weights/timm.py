@@ -254,12 +254,13 @@ def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
     args = dict(data.get("model_args") or {})
     architecture = data["architecture"]
     size = cfg.get("input_size", (3, 224, 224))
+    n_classes = args.pop("num_classes", data.get("num_classes", cfg.get("num_classes", 1000)))
     config = Config(
         model=architecture,
         params=cfg.get("tag") or "",
         family=family,
         architecture=architecture,
-        n_classes=args.pop("num_classes", data.get("num_classes", cfg.get("num_classes", 1000))),
+        n_classes=n_classes or -1,
         input_size=size_of(args.pop("img_size", None) or size),
         in_channels=args.pop("in_chans", size[0]),
         labels=_labels(data, cfg),
