@@ -112,6 +112,14 @@ def he_normal_fan_out(key, shape, dtype=jnp.float32):
     return _draw(_sample_normal, key, shape, dtype, math.sqrt(2 / fan_out))
 
 
+def he_normal(key, shape, dtype=jnp.float32):
+    """Normal of variance 2 / fan-in, for a kernel `(..., in, out)`; in a depthwise one, also of 2 / fan-out.
+
+    He et al., "Delving Deep into Rectifiers" (2015), the forward variant.
+    """
+    return _draw(_sample_normal, key, shape, dtype, math.sqrt(2 / math.prod(shape[:-1])))
+
+
 def lecun_normal(key, shape, dtype=jnp.float32):
     """Truncated normal of variance 1 / fan-in, for a kernel `(..., in, out)`.
 

@@ -6,6 +6,13 @@ from flaim_core.layers._channel_attention import efficient_channel_attention, sq
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, dropout
+from flaim_core.layers._grid_attention import (
+    block_attention,
+    grid_attention,
+    relative_position_map,
+    relative_position_mlp,
+    relative_position_table,
+)
 from flaim_core.layers._head import classifier
 from flaim_core.layers._layer_scale import layer_scale
 from flaim_core.layers._linear import linear
@@ -20,6 +27,7 @@ __all__ = [
     "attention",
     "attention_pool",
     "batch_norm",
+    "block_attention",
     "classifier",
     "conv",
     "differential_attention",
@@ -31,6 +39,7 @@ __all__ = [
     "gelu_tanh",
     "global_response_norm",
     "glu",
+    "grid_attention",
     "group_norm",
     "layer_norm",
     "layer_scale",
@@ -42,6 +51,9 @@ __all__ = [
     "patch_merging",
     "position_embedding",
     "quick_gelu",
+    "relative_position_map",
+    "relative_position_mlp",
+    "relative_position_table",
     "resolve_padding",
     "rms_norm",
     "squeeze_excite",

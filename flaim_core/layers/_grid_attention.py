@@ -1,0 +1,131 @@
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from flaim_core import initializers, ops
+from flaim_core.layers._conv import pair
+from flaim_core.layers._drop import dropout
+from flaim_core.layers._linear import linear
+from flaim_core.scope import Scope, kernel
+
+_TABLE = "relative_position_bias_table"
+
+
+@kernel
+def relative_position_table(
+    scope: Scope, query: Float[Array, "*b t h d"], *, size: tuple[int, int]
+) -> Float[Array, "h t t"]:
+    """Attention bias by a learned number for each head and each offset of the query from the key.
+
+    Leaf: `relative_position_bias_table` ((2 * height - 1) * (2 * width - 1) offsets, heads), for `size` (height,
+    width). `query` says how many heads there are. Liu et al., "Swin Transformer" (2021), section 3.2.
+    """
+    offsets = (2 * size[0] - 1) * (2 * size[1] - 1)
+    # In float32, as the softmax that it goes into.
+    table = scope.param(_TABLE, (offsets, query.shape[-2]), initializers.truncated_normal(0.02), dtype=jnp.float32)
+    return ops.gather_bias(table, ops.relative_position_index(size))
+
+
+@kernel
+def relative_position_map(
+    scope: Scope, query: Float[Array, "*b t h d"], *, size: tuple[int, int]
+) -> Float[Array, "h t t"]:
+    """Attention bias by a learned number for each head and each offset of the key from the query.
+
+    Leaf: `relative_position_bias_table` (heads, 2 * height - 1, 2 * width - 1), for `size` (height, width): the table
+    of MaxViT's TensorFlow implementation, whose offsets have the opposite sign of `relative_position_table`'s.
+    """
+    heads = query.shape[-2]
+    shape = (heads, 2 * size[0] - 1, 2 * size[1] - 1)
+    table = scope.param(_TABLE, shape, initializers.truncated_normal(0.02), dtype=jnp.float32)
+    return ops.gather_bias(table.reshape(heads, -1).T, ops.relative_position_index(size).T)
+
+
+@kernel
+def relative_position_mlp(
+    scope: Scope, query: Float[Array, "*b t h d"], *, size: tuple[int, int], hidden: int = 512
+) -> Float[Array, "h t t"]:
+    """Attention bias by a small network of the query's offset from the key, on a logarithmic scale.
+
+    Paths: `mlp/fc1` to `hidden`, `mlp/fc2` to as many numbers as `query` has heads. No leaf depends on `size`. Hidden
+    activations drop out at a rate of 0.125 in training, as in timm. After Liu et al., "Swin Transformer V2" (2022),
+    section 3.3, whose offsets are normalised and whose bias is bounded.
+    """
+    rows, columns = (np.arange(1 - n, n, dtype=np.float32) for n in size)
+    offsets = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+    x = jnp.asarray(np.sign(offsets) * np.log1p(np.abs(offsets)), query.dtype)
+    x = dropout(scope["mlp"]["drop1"], jax.nn.relu(linear(scope["mlp"]["fc1"], x, hidden)), 0.125)
+    return ops.gather_bias(linear(scope["mlp"]["fc2"], x, query.shape[-2]), ops.relative_position_index(size))
+
+
+def _attend(scope, x, features, num_heads, size, dim, position_bias, heads_first, dense):
+    """Self-attention among the `t` tokens of each part in `x` (b, n, t, c)."""
+    features, dim = features or x.shape[-1], dim or x.shape[-1]
+    if dim % num_heads:
+        raise ValueError(f"{'/'.join(scope.path)}: width {dim} does not divide into {num_heads} heads")
+    qkv, width = dense(scope["qkv"], x, 3 * dim), dim // num_heads
+    if heads_first:
+        query, key, value = jnp.split(qkv.reshape(*x.shape[:-1], num_heads, 3 * width), 3, axis=-1)
+    else:
+        query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, num_heads, width), -3, 0)
+    bias = position_bias(scope["rel_pos"], query, size=size)
+    y = ops.dot_product_attention(query, key, value, bias)
+    return dense(scope["proj"], y.reshape(*x.shape[:-1], dim), features)
+
+
+@kernel
+def block_attention(
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    features: int | None = None,
+    *,
+    num_heads: int,
+    size: int | tuple[int, int] = 7,
+    dim: int | None = None,
+    position_bias: Callable = relative_position_table,
+    heads_first: bool = False,
+    dense: Callable = linear,
+) -> Float[Array, "b h w f"]:
+    """Multi-head self-attention within each block of `size` neighbouring tokens, with a bias for relative positions.
+
+    Paths: `qkv`, `rel_pos`, `proj`. Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
+
+    Args:
+        features: Output width; the input's unless given.
+        size: Height and width of a block in tokens, which must divide the map's.
+        dim: Width of the queries, and of the keys and values, of all heads together; the input's unless given.
+        position_bias: A kernel, `relative_position_table`, `relative_position_map` or `relative_position_mlp`.
+        heads_first: In the output of `qkv`, a head's query, key and value stand together.
+        dense: The layers `qkv` and `proj`: `linear`, or a 1x1 `conv`.
+    """
+    size = pair(size)
+    parts = ops.window_partition(x, size)
+    y = _attend(scope, parts, features, num_heads, size, dim, position_bias, heads_first, dense)
+    return ops.window_reverse(y, size, (x.shape[1], x.shape[2]))
+
+
+@kernel
+def grid_attention(
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    features: int | None = None,
+    *,
+    num_heads: int,
+    size: int | tuple[int, int] = 7,
+    dim: int | None = None,
+    position_bias: Callable = relative_position_table,
+    heads_first: bool = False,
+    dense: Callable = linear,
+) -> Float[Array, "b h w f"]:
+    """Multi-head self-attention within each grid of `size` tokens that lie evenly over the whole map.
+
+    Takes what `block_attention` takes and has its paths; `size` is a grid's height and width in tokens.
+    Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
+    """
+    size = pair(size)
+    parts = ops.grid_partition(x, size)
+    y = _attend(scope, parts, features, num_heads, size, dim, position_bias, heads_first, dense)
+    return ops.grid_reverse(y, size, (x.shape[1], x.shape[2]))
