@@ -1,16 +1,14 @@
 """Write flaim/weights/timm.jsonl: every pretrained checkpoint of timm's modules that flaim's families cover.
 
-Needs timm and torch (`pip install -e ".[test]"`). Run it from the root of the repository after timm's version changes,
-and read the difference before committing it.
+Run it from the root of the repository, `python -m tools.make_catalogue`, when timm's version changes, and read the
+difference before committing it. It needs what the tests need.
 """
 
 import json
 from pathlib import Path
 
-import timm
-from timm.models import _registry
-
 from flaim.weights.config import NORMALISATIONS
+from tests.oracle import timm
 
 # timm's module to flaim's family.
 FAMILIES = {
@@ -22,6 +20,7 @@ FAMILIES = {
     "swin_transformer": "swin",
     "vision_transformer": "vit",
 }
+_registry = timm.models._registry
 _NORMALISATION_NAMES = {stats: name for name, stats in NORMALISATIONS.items()}
 
 
