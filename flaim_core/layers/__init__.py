@@ -3,9 +3,12 @@
 from flaim_core.layers._attention import attention
 from flaim_core.layers._attention_pool import attention_pool
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
+from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, dropout
+from flaim_core.layers._evo_norm import evo_norm
+from flaim_core.layers._global_context import global_context
 from flaim_core.layers._grid_attention import (
     block_attention,
     grid_attention,
@@ -16,6 +19,8 @@ from flaim_core.layers._grid_attention import (
 from flaim_core.layers._head import classifier
 from flaim_core.layers._layer_scale import layer_scale
 from flaim_core.layers._linear import linear
+from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, fused_mbconv, mbconv, round_features
+from flaim_core.layers._mixed_conv import mixed_conv
 from flaim_core.layers._mlp import gelu, gelu_tanh, glu, mlp, packed_glu, quick_gelu
 from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm, layer_norm, rms_norm
 from flaim_core.layers._patch_embed import patch_embed
@@ -29,14 +34,20 @@ __all__ = [
     "batch_norm",
     "block_attention",
     "classifier",
+    "conditional_conv",
     "conv",
+    "conv_norm_act",
+    "depthwise_separable",
     "differential_attention",
     "differential_heads",
     "drop_path",
     "dropout",
     "efficient_channel_attention",
+    "evo_norm",
+    "fused_mbconv",
     "gelu",
     "gelu_tanh",
+    "global_context",
     "global_response_norm",
     "glu",
     "grid_attention",
@@ -44,6 +55,8 @@ __all__ = [
     "layer_norm",
     "layer_scale",
     "linear",
+    "mbconv",
+    "mixed_conv",
     "mlp",
     "packed_glu",
     "pair",
@@ -56,6 +69,7 @@ __all__ = [
     "relative_position_table",
     "resolve_padding",
     "rms_norm",
+    "round_features",
     "squeeze_excite",
     "window_attention",
 ]

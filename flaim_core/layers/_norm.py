@@ -81,10 +81,15 @@ def group_norm(
     x: Float[Array, "b *s c"],
     *,
     groups: int = 32,
+    group_size: int | None = None,
     eps: float = 1e-5,
     scale_init: Init = initializers.ones,
 ) -> Float[Array, "b *s c"]:
-    """Normalise each group of channels over space. Leaves: `scale`, `bias`. Wu and He (2018)."""
+    """Normalise each group of channels over space. Leaves: `scale`, `bias`. Wu and He (2018).
+
+    `group_size`, the channels of a group, goes before `groups`, their number.
+    """
+    groups = groups if group_size is None else x.shape[-1] // group_size
     grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
     centred = grouped - jnp.mean(grouped, (1, 3), keepdims=True)
     normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (1, 3), keepdims=True) + eps)

@@ -122,14 +122,17 @@ def global_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     return jnp.max(x, axis=(1, 2))
 
 
-def blur_pool(x: Float[Array, "b h w c"], stride: int = 2, filter_size: int = 3) -> Float[Array, "b h2 w2 c"]:
-    """Downsample after a fixed binomial low-pass filter, with reflected borders.
+def blur_pool(
+    x: Float[Array, "b h w c"], stride: int = 2, filter_size: int = 3, border: str = "reflect"
+) -> Float[Array, "b h2 w2 c"]:
+    """Downsample after a fixed binomial low-pass filter.
 
+    Beyond its border the image is reflected (`"reflect"`) or zero (`"constant"`).
     Zhang, "Making Convolutional Networks Shift-Invariant Again" (2019); timm's `BlurPool2d`.
     """
     row = np.poly1d((0.5, 0.5)) ** (filter_size - 1)
     weights = jnp.asarray(np.outer(row.coeffs, row.coeffs)[:, :, None, None], x.dtype)
     kernel = jnp.broadcast_to(weights, (filter_size, filter_size, 1, x.shape[-1]))
     before = (stride - 1 + filter_size - 1) // 2
-    x = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), mode="reflect")
+    x = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), mode=border)
     return conv(x, kernel, stride=(stride, stride), groups=x.shape[-1])

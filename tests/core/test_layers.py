@@ -1,5 +1,7 @@
 """Each kernel against torch's layer of the same name, and under every transformation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,10 @@ from tests.parity import variables_from
 rng = np.random.default_rng(0)
 MAP = jnp.asarray(rng.standard_normal((4, 6, 5, 8)), jnp.float32)
 TOKENS = jnp.asarray(rng.standard_normal((4, 9, 8)), jnp.float32)
+
+
+blocks = oracle.timm.models._efficientnet_blocks
+squeeze_excite = functools.partial(blocks.SqueezeExcite, rd_channels=4)
 
 
 class LayerNorm2d(torch.nn.LayerNorm):
@@ -54,6 +60,43 @@ LAYERS = {
         {"dim": 5, "patch_size": 2},
         oracle.timm.layers.PatchEmbed((6, 4), 2, 8, 5, output_fmt="NHWC"),
     ),
+    "mbconv": (
+        core.mbconv,
+        MAP,
+        {"features": 8, "expand_ratio": 3, "kernel_size": 5, "se_ratio": 0.5, "group_size": 4},
+        blocks.InvertedResidual(8, 8, 5, exp_ratio=3, group_size=4, se_layer=squeeze_excite, act_layer=torch.nn.SiLU),
+    ),
+    "fused_mbconv": (
+        core.fused_mbconv,
+        MAP,
+        {"features": 5, "expand_ratio": 2, "stride": 2, "group_size": 4, "padding": "same"},
+        blocks.EdgeResidual(8, 5, 3, stride=2, exp_ratio=2, group_size=4, pad_type="same", act_layer=torch.nn.SiLU),
+    ),
+    "depthwise_separable": (
+        core.depthwise_separable,
+        MAP,
+        {"features": 8, "activate_output": True},
+        blocks.DepthwiseSeparableConv(8, 8, pw_act=True, act_layer=torch.nn.SiLU),
+    ),
+    "conv_norm_act": (
+        core.conv_norm_act,
+        MAP,
+        {"features": 8, "residual": True},
+        blocks.ConvBnAct(8, 8, 3, skip=True, act_layer=torch.nn.SiLU),
+    ),
+    "mixed_conv": (
+        core.mixed_conv,
+        MAP,
+        {"features": 8, "kernel_size": (3, 5, 7), "groups": 8, "stride": 2, "bias": False},
+        oracle.timm.layers.MixedConv2d(8, 8, [3, 5, 7], stride=2, depthwise=True, bias=False),
+    ),
+    "global_context": (
+        core.global_context,
+        MAP,
+        {"hidden": 4},
+        oracle.timm.layers.GlobalContext(8, rd_channels=4),
+    ),
+    "evo_norm": (core.evo_norm, MAP, {"group_size": 4}, oracle.timm.layers.EvoNorm2dS0(8, group_size=4)),
     "layer_scale": (core.layer_scale, TOKENS, {}, oracle.timm.layers.LayerScale(8)),
 }
 

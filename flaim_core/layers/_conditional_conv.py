@@ -1,0 +1,54 @@
+import functools
+import math
+
+import jax
+from jaxtyping import Array, Float
+
+from flaim_core import initializers, ops
+from flaim_core.layers._conv import pair, resolve_padding
+from flaim_core.scope import Init, Scope, kernel
+
+
+@kernel
+def conditional_conv(
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    features: int,
+    *,
+    routing: Float[Array, "b experts"],
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple | str | None = None,
+    groups: int = 1,
+    bias: bool = False,
+    kernel_init: Init = initializers.he_normal_fan_out,
+) -> Float[Array, "b h2 w2 f"]:
+    """Convolution whose kernel is a mixture of experts' kernels, weighed for each sample by `routing`.
+
+    Leaves: `kernel` (experts, out * in / groups * height * width), each expert's kernel flattened in that order, as
+    published checkpoints hold it; `bias` (experts, out). Yang et al., "CondConv: Conditionally Parameterized
+    Convolutions for Efficient Inference" (2019).
+    """
+    (height, width), stride = pair(kernel_size), pair(stride)
+    shape, experts = (features, x.shape[-1] // groups, height, width), routing.shape[-1]
+    kernels = scope.param("kernel", (experts, math.prod(shape)), _each_expert(kernel_init, shape))
+    kernels = (routing @ kernels).reshape(-1, *shape).transpose(0, 3, 4, 2, 1)
+    pads = resolve_padding(padding, (x.shape[1], x.shape[2]), (height, width), stride)
+    convolve = functools.partial(ops.conv, stride=stride, padding=pads, groups=groups)
+    y = jax.vmap(lambda image, weight: convolve(image[None], weight)[0])(x, kernels)
+    if bias:
+        y = y + (routing @ scope.param("bias", (experts, features), initializers.zeros))[:, None, None]
+    return y
+
+
+@functools.cache
+def _each_expert(kernel_init: Init, shape: tuple[int, ...]) -> Init:
+    """`kernel_init` for each of the experts' kernels, of torch's `shape`, flattened."""
+    features, channels, height, width = shape
+
+    def init(key, experts_shape, dtype):
+        keys = jax.random.split(key, experts_shape[0])
+        kernels = jax.vmap(lambda key: kernel_init(key, (height, width, channels, features), dtype))(keys)
+        return kernels.transpose(0, 4, 3, 1, 2).reshape(experts_shape)
+
+    return init

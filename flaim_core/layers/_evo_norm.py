@@ -1,0 +1,27 @@
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaim_core import initializers
+from flaim_core.scope import Scope, kernel
+
+
+@kernel
+def evo_norm(
+    scope: Scope, x: Float[Array, "b h w c"], *, group_size: int = 8, nonlinear: bool = True, eps: float = 1e-5
+) -> Float[Array, "b h w c"]:
+    """EvoNorm-S0, norm and activation in one: swish with a learned slope, over each group's standard deviation.
+
+    Leaves: `scale`, `bias`; `v`, the slope. Where `nonlinear` is False (no activation would follow) only scale and bias
+    apply. Liu et al., "Evolving Normalization-Activation Layers" (2020), table 4.
+    """
+    b, h, w, c = x.shape
+    wide = x.astype(jnp.float32)
+    if nonlinear:
+        slope = scope.param("v", (c,), initializers.ones, dtype=jnp.float32)
+        grouped = wide.reshape(b, h * w, c // group_size, group_size)
+        deviation = jnp.sqrt(jnp.var(grouped, axis=(1, 3), keepdims=True) + eps)
+        wide = ((wide * jax.nn.sigmoid(slope * wide)).reshape(grouped.shape) / deviation).reshape(x.shape)
+    scale = scope.param("scale", (c,), initializers.ones, dtype=jnp.float32)
+    bias = scope.param("bias", (c,), initializers.zeros, dtype=jnp.float32)
+    return (wide * scale + bias).astype(x.dtype)
