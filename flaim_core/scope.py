@@ -9,6 +9,7 @@ abstract values, only records what it declares (`spec`, `init`).
 """
 
 import functools
+import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,20 @@ class Output(NamedTuple):
     intermediates: dict[str, Any]
 
 
+class Call(NamedTuple):
+    """One call of a kernel: the function under the decorator, its path and options.
+
+    `producer` is the index, in the list of all calls, of the innermost one that returned the very array that this one
+    was given; None where none did. `uses` counts the calls that were given what this one returned.
+    """
+
+    function: Callable
+    path: str
+    options: Mapping[str, Any]
+    producer: int | None
+    uses: int = 0
+
+
 @dataclass
 class _Run:
     """One reading of a kernel: its options, and the collectors of what the kernel hands back on the side."""
@@ -69,12 +84,15 @@ class _Run:
     scan: bool = False
     axis_name: Any = None
     modules: Mapping[Path, Callable] = field(default_factory=dict)
+    substitutes: Mapping[Path, Callable] = field(default_factory=dict)
 
     leaves: dict[Path, Leaf] = field(default_factory=dict)
     updates: dict[Path, Array] = field(default_factory=dict)
     intermediates: dict[Path, Any] = field(default_factory=dict)
     drawn: dict[Path, PRNGKeyArray] = field(default_factory=dict)
     memo: dict = field(default_factory=dict)
+    calls: list[Call] | None = None
+    produced: dict[int, tuple[int, Any]] = field(default_factory=dict)
 
     def fork(self, **changes) -> "_Run":
         """A run with the same options and collectors of its own."""
@@ -157,6 +175,11 @@ class Scope:
         if path in self._run.drawn:
             raise ValueError(f"{'/'.join(path)}: this random key was drawn before; give the second draw another name")
         return self._run.key_at(path)
+
+    def substituting(self, functions: Mapping[str, Callable]) -> "Scope":
+        """The same node, with plain functions `(scope, x)` in the place of the kernels at these paths."""
+        paths = {tuple(path.split("/")): function for path, function in functions.items()}
+        return Scope(replace(self._run, substitutes=paths), self.path, self._params, self._stats)
 
     def call(self, block: Callable, x: Any, *args, **kwargs) -> Any:
         """Run `block(self, x, *args, **kwargs)`, rematerialised in the backward pass where `apply(remat=True)` asks.
@@ -258,6 +281,10 @@ def kernel(fn: Callable) -> Callable:
         if not isinstance(scope, Scope):
             scope = Scope(_Run(dtype=_float_dtype((args, kwargs))), (), *_collections(scope))
         run = scope._run
+        if scope.path in run.substitutes:
+            return run.substitutes[scope.path](scope, args[0])
+        if run.calls is not None:
+            return _recorded_call(fn, scope, args, kwargs)
         if run.abstract:
             return _abstract_call(fn, scope, args, kwargs)
         if scope.path in run.modules:
@@ -272,6 +299,8 @@ def kernel(fn: Callable) -> Callable:
 def _abstract_call(fn: Callable, scope: Scope, args: tuple, kwargs: dict) -> Any:
     """Trace `fn` once for equal inputs and reuse what it declared, so that a stack of equal blocks costs one."""
     run = scope._run
+    if run.substitutes:  # they depend on paths, equal inputs do not tell all
+        return fn(scope, *args, **kwargs)
     flat, structure = jax.tree.flatten((args, kwargs))
     try:
         signature = (fn, structure, tuple((v.shape, v.dtype) if isinstance(v, jax.Array) else v for v in flat))
@@ -295,6 +324,18 @@ def _abstract_call(fn: Callable, scope: Scope, args: tuple, kwargs: dict) -> Any
             raise LeafError(f"{'/'.join(full)} is declared twice: {run.leaves[full]} and {leaf}")
     for path, intermediate in known[1].items():
         run.intermediates[(*scope.path, *path)] = intermediate
+    return value
+
+
+def _recorded_call(fn: Callable, scope: Scope, args: tuple, kwargs: dict) -> Any:
+    """Trace `fn` and record the call, after those that it makes itself."""
+    run, (producer, _) = scope._run, scope._run.produced.get(id(args[0]), (None, None))
+    assert run.calls is not None
+    value = fn(scope, *args, **kwargs)
+    run.calls.append(Call(inspect.unwrap(fn), "/".join(scope.path), kwargs, producer))
+    if producer is not None:
+        run.calls[producer] = run.calls[producer]._replace(uses=run.calls[producer].uses + 1)
+    run.produced.setdefault(id(value), (len(run.calls) - 1, value))  # the value too, so that its id stays its own
     return value
 
 
@@ -376,6 +417,14 @@ def shapes(fn: Callable, *args, capture: str | None = None, **kwargs) -> tuple[A
     """Shape and dtype of `fn`'s value, and of the intermediates that match `capture`."""
     _, value, intermediates = _abstract(fn, args, kwargs, capture)
     return value, intermediates
+
+
+def calls(fn: Callable, *args, **kwargs) -> list[Call]:
+    """Every call of a kernel that `fn` makes, the inner ones first; no FLOPs, no arrays."""
+    run = _Run(abstract=True, dtype=_float_dtype(args), calls=[])
+    jax.eval_shape(lambda *arrays: fn(Scope(run), *arrays, **kwargs), *args)
+    assert run.calls is not None
+    return run.calls
 
 
 def init(fn: Callable, key: PRNGKeyArray, *args, **kwargs) -> dict:

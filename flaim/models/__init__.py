@@ -7,9 +7,10 @@ import pkgutil
 import re
 from typing import Any
 
+from flaim.models._fuse import fuse
 from flaim.models._model import Family, Feature, Model, build
 
-__all__ = ["Family", "Feature", "Model", "create", "families", "family_of", "get_model", "list_architectures"]
+__all__ = ["Family", "Feature", "Model", "create", "families", "family_of", "fuse", "get_model", "list_architectures"]
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
+from flaim.models._fuse import folds, shift
 
 
 class Feature(NamedTuple):
@@ -50,6 +51,7 @@ class Model:
         in_channels: Channels of the images.
         dtype: Compute dtype (a name, `"bfloat16"`); None follows the images.
         remat, scan: As in `flaim_core.apply`.
+        fused: Batch norms are folded into the layers before them; see `flaim.models.fuse`.
     """
 
     name: str
@@ -62,12 +64,17 @@ class Model:
     dtype: str | None = None
     remat: bool = False
     scan: bool = False
+    fused: bool = False
 
     def replace(self, **fields) -> "Model":
         """The same model with other fields."""
         return replace(self, **fields)
 
     def _call(self, scope: Any, x: Array) -> Any:
+        if self.fused:
+            if scope.training:
+                raise ValueError(f"{self.name} is fused for inference: train it as it was before `fuse`")
+            scope = scope.substituting(dict.fromkeys(folds(self.replace(fused=False)), shift))
         return self.fn(scope, x, n_classes=self.n_classes, **dict(self.config))
 
     def image(self, batch: int = 1) -> jax.ShapeDtypeStruct:
@@ -156,7 +163,7 @@ def build(family: Family, name: str, n_classes=None, input_size=None, in_channel
     """The family's variant `name`, as `flaim.models.create` documents it."""
     config = dict(family.variants[name])
     default_size, default_classes = config.pop("input_size", 224), config.pop("n_classes", 1000)
-    fields = {k: overrides.pop(k) for k in ("dtype", "remat", "scan") if k in overrides}
+    fields = {k: overrides.pop(k) for k in ("dtype", "remat", "scan", "fused") if k in overrides}
     if fields.get("dtype") is not None:
         fields["dtype"] = jnp.dtype(fields["dtype"]).name
     options = [p for p in inspect.signature(family.fn).parameters if p not in ("scope", "x", "n_classes")]

@@ -139,6 +139,22 @@ def test_exports(family):
     np.testing.assert_allclose(exported.call(variables, x), run(variables, x), rtol=1e-5, atol=1e-5)
 
 
+def test_fused_gives_the_same_without_batch_norm(family):
+    model = small(family)
+    variables, x = randomised(model), images(model)
+    fused, folded = models.fuse(model, variables)
+    assert not core.mismatches(fused.spec(), folded, extra=True)
+    norms = sum(path.endswith("/mean") for path in core.flatten(variables))
+    left = sum(path.endswith("/mean") for path in core.flatten(folded))
+    # MaxViT normalises before convolutions too; those norms have nothing to be folded into.
+    assert left == 0 or (family == "maxvit" and left < norms)
+    expected = jax.jit(lambda v, x: model.apply(v, x).value)(variables, x)
+    found = jax.jit(lambda v, x: fused.apply(v, x).value)(folded, x)
+    assert relative_error(found, expected) < 1e-5
+    with pytest.raises(ValueError, match="fused for inference"):
+        fused.apply(folded, x, training=True)
+
+
 def test_unknown_names_and_options():
     with pytest.raises(LookupError, match="no architecture called 'resnet5O'; did you mean resnet50"):
         models.create("resnet5O")
