@@ -65,7 +65,7 @@ def space_to_depth_separable(
 ) -> Float[Array, "b h2 w2 f"]:
     """A depthwise-separable block after a 2x2 convolution that trades half the resolution for four times the width.
 
-    The depthwise kernel is 2x2, the former map's 4x4; `se_ratio` stays relative to the block's input.
+    The depthwise kernel is 2x2, which covers 4x4 pixels of the input; `se_ratio` stays relative to the block's input.
     """
     x = conv(scope["conv_s2d"], x, 4 * x.shape[-1], kernel_size=2, stride=2, padding="same", bias=False)
     x = act(norm(scope["bn_s2d"], x))
