@@ -115,8 +115,9 @@ def main(
         )
 
     table = Table("digits", "number", "wrong", "accuracy")
+    forward = jax.jit(lambda variables, x: MODEL.apply(variables, x).value)
     for part, scan in scans.items():
-        logits = MODEL.apply(variables, images[part]).value
+        logits = forward(variables, images[part])
         wrong = int(np.sum(np.argmax(logits, -1) != scan.labels))
         accuracy = f"{1 - wrong / len(scan.labels):.2%}"
         table.add_row(part.replace("_", " "), str(len(scan.labels)), str(wrong), accuracy)

@@ -29,21 +29,19 @@ def main() -> None:
     app(prog_name="flaim")
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         typer.echo(f"flaim {version('flaim')}")
         raise typer.Exit
+    return wanted
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def _flaim(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """The same pretrained image models for Flax Linen, Flax NNX, Equinox and Haiku."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())

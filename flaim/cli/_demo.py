@@ -52,7 +52,7 @@ def demo(
     with progress() as bar:
         task = bar.add_task("", total=len(Framework))
         for framework in Framework:
-            bar.update(task, description=framework.title)
+            bar.update(task, description=framework.full_name)
             try:
                 results.append(_run(framework, framework.forward(model, variables), images))
             except ImportError as error:
@@ -62,8 +62,8 @@ def demo(
     console = stdout()
     console.print(f"[bold]{len(images)} handwritten digits, one set of variables[/]\n")
     console.print(_table(results, scans.labels))
-    for framework, error in missing:
-        console.print(f"{framework.title} is left out: {error}", style="yellow", markup=False, soft_wrap=True)
+    for framework, problem in missing:
+        console.print(f"{framework.full_name} is left out: {problem}", style="yellow", markup=False, soft_wrap=True)
     adapters = [result for result in results if result.framework is not Framework.jax]
     if len(adapters) > 1:
         stacked = np.stack([result.logits for result in adapters])
@@ -98,7 +98,7 @@ def _table(results: Sequence[Result], labels: Any):
         right = int((logits.argmax(-1) == labels).sum())
         difference = abs(logits - results[0].logits).max()
         table.add_row(
-            framework.title,
+            framework.full_name,
             f"{right} of {len(labels)}",
             f"{right / len(labels):.2%}",
             f"{difference:.3g}",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 
@@ -16,9 +17,9 @@ class Framework(StrEnum):
     haiku = "haiku"
 
     @property
-    def title(self) -> str:
+    def full_name(self) -> str:
         """Its name in a sentence."""
-        return _TITLES[self]
+        return {"jax": "JAX alone", "linen": "Flax Linen", "nnx": "Flax NNX", "eqx": "Equinox", "haiku": "Haiku"}[self]
 
     def forward(self, model: Any, variables: Mapping) -> Callable:
         """A compiled function from images to logits.
@@ -26,7 +27,10 @@ class Framework(StrEnum):
         Raises:
             ImportError: The framework is not installed; the message names the extra.
         """
-        return _FORWARD[self](model, variables)
+        if self is Framework.jax:
+            return _jax(model, variables)
+        adapter = import_module(f"flaim.adapters.{self}")
+        return {"linen": _linen, "nnx": _nnx, "eqx": _eqx, "haiku": _haiku}[self](adapter.wrap(model, variables))
 
 
 def _jax(model, variables):
@@ -35,56 +39,31 @@ def _jax(model, variables):
     return partial(jax.jit(lambda variables, x: model.apply(variables, x).value), variables)
 
 
-def _linen(model, variables):
+def _linen(wrapped):
     import jax
 
-    from flaim.adapters import linen
-
-    module, variables = linen.wrap(model, variables)
+    module, variables = wrapped
     return partial(jax.jit(module.apply), variables)
 
 
-def _nnx(model, variables):
-    from flaim.adapters import nnx as adapter
+def _nnx(module):
+    from flax import nnx
 
-    from flax import nnx  # isort: skip -- the adapter has the better message where it is missing
-
-    module = adapter.wrap(model, variables)
     module.eval()
     return partial(nnx.jit(lambda module, x: module(x)), module)
 
 
-def _eqx(model, variables):
-    from flaim.adapters import eqx as adapter
+def _eqx(wrapped):
+    import equinox as eqx
 
-    import equinox as eqx  # isort: skip
-
-    module, state = adapter.wrap(model, variables)
-    module = eqx.nn.inference_mode(module)
-    return partial(eqx.filter_jit(lambda module, state, x: module(x, state)[0]), module, state)
+    module, state = wrapped
+    forward = eqx.filter_jit(lambda module, state, x: module(x, state)[0])
+    return partial(forward, eqx.nn.inference_mode(module), state)
 
 
-def _haiku(model, variables):
+def _haiku(wrapped):
     import jax
 
-    from flaim.adapters import haiku
-
-    transformed, params, state = haiku.wrap(model, variables)
+    transformed, params, state = wrapped
     apply = jax.jit(partial(transformed.apply, is_training=False))
     return lambda x: apply(params, state, None, x)[0]
-
-
-_TITLES = {
-    Framework.jax: "JAX alone",
-    Framework.linen: "Flax Linen",
-    Framework.nnx: "Flax NNX",
-    Framework.eqx: "Equinox",
-    Framework.haiku: "Haiku",
-}
-_FORWARD = {
-    Framework.jax: _jax,
-    Framework.linen: _linen,
-    Framework.nnx: _nnx,
-    Framework.eqx: _eqx,
-    Framework.haiku: _haiku,
-}

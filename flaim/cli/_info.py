@@ -115,7 +115,7 @@ def _checkpoints(config: Any) -> list[tuple[str, Any]]:
     from flaim.weights import rows
 
     own = [(f"{row.model} {row.params}", row) for row in rows(timm=False) if row.model == config.model]
-    timm = [(row.timm_id, row) for row in rows(flaim=False) if row.architecture == config.architecture]
+    timm = [(f"{row.model}.{row.params}", row) for row in rows(flaim=False) if row.architecture == config.architecture]
     return [*own, *timm]
 
 

@@ -40,7 +40,7 @@ def list_checkpoints(
             table.add_row(row.model, row.params, format_size(row.input_size), format_license(row))
         console.print(table)
         restricted = sum(row.non_commercial for row in found)
-        note = f", {restricted} of them not for commercial use" if restricted else ""
+        note = f", {restricted} not for commercial use" if restricted else ""
         console.print(f"\n{_count(found)}{note}")
     if missing:
         families = ", ".join(sorted({row.family for row in missing}))

@@ -38,12 +38,14 @@ def predict(
     labels = config.labels or labels_for(built.n_classes) or [f"class {i}" for i in range(built.n_classes)]
     forward = framework.forward(built, variables)
 
-    results, problems = [], []
+    results: list[tuple[Path, Any]] = []
+    problems: list[ImageError] = []
     with progress() as bar:
-        task = bar.add_task(f"classifying with {framework.title}", total=len(images))
+        task = bar.add_task(f"classifying with {framework.full_name}", total=len(images))
         for start in range(0, len(images), _BATCH):
+            paths = images[start : start + _BATCH]
             batch, names = [], []
-            for path in images[start : start + _BATCH]:
+            for path in paths:
                 try:
                     batch.append(preprocess(path))
                     names.append(path)
@@ -52,7 +54,7 @@ def predict(
             if batch:
                 probabilities = jax.nn.softmax(forward(np.concatenate(batch)))
                 results += zip(names, np.asarray(probabilities))
-            bar.update(task, advance=_BATCH)
+            bar.advance(task, len(paths))
 
     console = stdout()
     for name, probabilities in results:

@@ -76,10 +76,14 @@ class Commands(TyperGroup):
     bug, and keeps its traceback.
     """
 
-    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show the help where there is nothing to parse."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def main(self, *args: Any, **options: Any) -> Any:
         """Run a command and exit."""
         try:
-            code = super().main(*args, standalone_mode=False, **options)
+            code = super().main(*args, **{**options, "standalone_mode": False})
         except typer.Abort:
             code = 130
         except Exception as error:
