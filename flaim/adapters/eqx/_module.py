@@ -86,11 +86,13 @@ class KernelModule(Node):
                 raise ValueError(f"{type(self).__name__} has running statistics: call it with its state")
             variables["batch_stats"] = state.get(self.batch_stats)
         single = x.ndim == self._sample_rank
+        if single:
+            x, options = x[None], {name: v[None] if getattr(v, "ndim", 0) else v for name, v in options.items()}
         try:
             with asking_for_key("key=jax.random.key(...)"):
                 output = self._target.apply(
                     variables,
-                    x[None] if single else x,
+                    x,
                     training=not self.inference,
                     rng=None if self.inference else key,
                     axis_name=self.axis_name if single else None,

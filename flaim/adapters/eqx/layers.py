@@ -29,8 +29,8 @@ class LayerModule(KernelModule):
 def from_kernel(kernel: Callable, name: str | None = None) -> type[LayerModule]:
     """An Equinox module class, made with an example of the kernel's first input, without a batch, and with its options.
 
-    The example is an array, a shape, or a width where only the last axis counts. Examples of other inputs (with their
-    batch) are given by name, and the inputs themselves when it is called, as options may be: `attention(x, bias=mask)`.
+    The example is an array, a shape, or a width where only the last axis counts. Examples of other inputs are given by
+    name, and the inputs themselves when it is called, as options may be: `attention(x, bias=mask)`.
     Where there are running statistics, make the module with `eqx.nn.make_with_state`.
     """
 
@@ -44,9 +44,9 @@ def from_kernel(kernel: Callable, name: str | None = None) -> type[LayerModule]:
         **options: Any,
     ) -> None:
         fixed, arrays = split_options(kernel, args, options)
-        sample = shape_of(x, batch=True)
-        layer = fitted(make_layer(kernel, fixed), sample, arrays)
-        rank = len(sample.shape) - 1
+        x, arrays = shape_of(x, batch=True), {name: shape_of(a, batch=True) for name, a in arrays.items()}
+        layer = fitted(make_layer(kernel, fixed), x, arrays)
+        rank = len(x.shape) - 1
         KernelModule.__init__(self, layer, layer.init(key), sample_rank=rank, inference=inference, axis_name=axis_name)
 
     body = {"__doc__": kernel.__doc__, "__init__": __init__}

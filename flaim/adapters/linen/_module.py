@@ -28,6 +28,7 @@ class Node(nn.Module):
 class KernelModule(nn.Module):
     """Runs what `target` gives, a `Model` or a layer, on this module's variables."""
 
+    @nn.nowrap
     def target(self) -> Model | Layer:
         """What has `spec`, `init` and `apply`."""
         raise TypeError(f"{type(self).__name__} says nothing of what it runs")
@@ -60,6 +61,7 @@ class KernelModule(nn.Module):
                 self.put_variable("batch_stats", name, value)
         return output.value
 
+    @nn.nowrap
     def _initialise(self, target: Model | Layer) -> None:
         """Put initial values where there are none, and name the nodes."""
         if not self.variables:
@@ -69,6 +71,7 @@ class KernelModule(nn.Module):
         for name, nodes in _nodes(target.spec()["params"]).items():
             Node(nodes, name=name)()
 
+    @nn.nowrap
     def _key(self, stream: str) -> PRNGKeyArray:
         """The user's own key where this is the outermost module, so that all frameworks draw alike from it."""
         if self.scope is None or self.path or not self.has_rng(stream):
@@ -81,6 +84,7 @@ class ImageModel(KernelModule):
 
     model: Model
 
+    @nn.nowrap
     def target(self) -> Model:
         """The framework-free model."""
         return self.model

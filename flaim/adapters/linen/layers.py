@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
+
 from flaim.adapters._common import Layer, class_name, layer_attributes, make_layer, parameters
 from flaim.adapters.linen._module import KernelModule
 
@@ -14,6 +16,7 @@ def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]
     """
     options = sorted(parameters(kernel).values(), key=lambda p: p.default is not p.empty)
 
+    @nn.nowrap
     def target(self) -> Layer:
         return make_layer(kernel, {p.name: getattr(self, p.name) for p in options})
 
