@@ -87,7 +87,7 @@ def _flaim(mode: str, name: str, task: str, batch: int, dtype: str) -> tuple[Ste
 def _linen_call(adapter, model, variables):
     import jax
 
-    module, variables, _ = adapter.wrap(model, variables)
+    module, variables = adapter.wrap(model, variables)
     apply = jax.jit(module.apply)
     return lambda x: apply(variables, x)
 
@@ -95,8 +95,7 @@ def _linen_call(adapter, model, variables):
 def _nnx_call(adapter, model, variables):
     from flax import nnx
 
-    module, _ = adapter.wrap(model, variables)
-    module.eval()
+    module = adapter.wrap(model, variables)
     call = nnx.jit(lambda module, x: module(x))
     return lambda x: call(module, x)
 
@@ -104,8 +103,7 @@ def _nnx_call(adapter, model, variables):
 def _eqx_call(adapter, model, variables):
     import equinox as eqx
 
-    module, state, _ = adapter.wrap(model, variables)
-    module = eqx.nn.inference_mode(module)
+    module, state = adapter.wrap(model, variables)
     call = eqx.filter_jit(lambda module, state, x: module(x, state)[0])
     return lambda x: call(module, state, x)
 
@@ -113,7 +111,7 @@ def _eqx_call(adapter, model, variables):
 def _haiku_call(adapter, model, variables):
     import jax
 
-    transformed, params, state, _ = adapter.wrap(model, variables)
+    transformed, params, state = adapter.wrap(model, variables)
     apply = jax.jit(lambda params, state, x: transformed.apply(params, state, None, x)[0])
     return lambda x: apply(params, state, x)
 
