@@ -11,15 +11,14 @@ from flaim_core.scope import (
     Scope,
     apply,
     calls,
-    flatten,
     init,
     init_leaves,
     kernel,
     mismatches,
     shapes,
     spec,
-    unflatten,
 )
+from flaim_core.tree import flatten, unflatten
 
 __all__ = [
     "Leaf",

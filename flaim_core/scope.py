@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-Path = tuple[str, ...]
+from flaim_core.tree import Path, flatten, merge, nest, unflatten
+
 Init = Callable[[Any, tuple[int, ...], Any], Array]
 
 PARAMS, STATS = "params", "batch_stats"
@@ -367,30 +368,6 @@ def _float_dtype(tree: Any) -> Any:
     return jnp.dtype(jnp.float32)
 
 
-def _nest(flat: Mapping[Path, Any]) -> dict:
-    tree: dict = {}
-    for (*parents, name), value in flat.items():
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return tree
-
-
-def flatten(tree: Mapping, prefix: Path = ()) -> dict[str, Any]:
-    """A nested dict as a flat one whose keys are paths, `"params/conv1/kernel"`."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        path = (*prefix, str(name))
-        flat |= flatten(value, path) if isinstance(value, Mapping) else {"/".join(path): value}
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict:
-    """The inverse of `flatten`."""
-    return _nest({tuple(path.split("/")): value for path, value in flat.items()})
-
-
 def _abstract(fn: Callable, args: tuple, kwargs: dict, capture: str | None = None):
     """Leaves that `fn` declares, and the shapes of its value and of the intermediates that match `capture`."""
     run = _Run(abstract=True, dtype=_float_dtype(args), capture=capture)
@@ -410,7 +387,7 @@ def spec(fn: Callable, *args, **kwargs) -> dict:
     `args` are arrays or `jax.ShapeDtypeStruct`s; `kwargs` the kernel's options.
     """
     leaves, _, _ = _abstract(fn, args, kwargs)
-    return _nest({(PARAMS,): {}, **leaves}) if not leaves else _nest(leaves)
+    return nest({(PARAMS,): {}, **leaves}) if not leaves else nest(leaves)
 
 
 def shapes(fn: Callable, *args, capture: str | None = None, **kwargs) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
@@ -506,10 +483,4 @@ def apply(
         everything = mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
         raise LeafError("\n".join(everything or [str(error)])) from None
     intermediates = {"/".join(path): captured for path, captured in run.intermediates.items()}
-    return Output(value, _merge(stats, run.updates), intermediates)
-
-
-def _merge(tree: Mapping, updates: Mapping[Path, Any]) -> dict:
-    """`tree` with the leaves at the paths of `updates` replaced."""
-    flat = flatten(tree) | {"/".join(path): value for path, value in updates.items()}
-    return unflatten(flat)
+    return Output(value, merge(stats, run.updates), intermediates)

@@ -32,8 +32,8 @@ def _reduce_slices(x: Array, window: Pair, stride: Pair, combine: Callable) -> A
 
 
 def _reduce_window(x: Array, window: Pair, stride: Pair, initial: float, combine: Callable) -> Array:
-    initial = np.asarray(initial, x.dtype)  # concrete, so that jax recognises maximum and sum and their gradients
-    return lax.reduce_window(x, initial, combine, (1, *window, 1), (1, *stride, 1), "VALID")
+    start = np.asarray(initial, x.dtype)  # concrete, so that jax recognises maximum and sum and their gradients
+    return lax.reduce_window(x, start, combine, (1, *window, 1), (1, *stride, 1), "VALID")
 
 
 def _pad(x: Array, padding: Pads, value: float) -> Array:
