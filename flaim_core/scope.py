@@ -238,6 +238,9 @@ class Scope:
             except ValueError as error:
                 raise LeafError(f"{'/'.join(self.path)}: the blocks to scan over differ: {error}") from error
 
+        # What is the same for every block stays a number: a rate of zero draws no mask.
+        kwargs = {**kwargs, **{name: values[0] for name, values in each.items() if len(set(values)) == 1}}
+        each = {name: values for name, values in each.items() if name not in kwargs}
         inputs = (
             stack([node._params for node in nodes]),
             stack([node._stats for node in nodes]),

@@ -79,3 +79,10 @@ def test_gradients_are_timms(name):
 def test_initial_layer_scale_is_the_papers():
     gamma = models.create("test_convnext").init(jax.random.key(0))["params"]["stages"]["2"]["blocks"]["3"]["gamma"]
     np.testing.assert_allclose(gamma, 1e-6)
+
+
+def test_scanned_stages_without_stochastic_depth_draw_nothing():
+    model = models.create("test_convnext", input_size=32, n_classes=5, scan=True, kernel_sizes=3)
+    variables, images = model.init(jax.random.key(0)), oracle.image(32)
+    expected = model.replace(scan=False).apply(variables, images).value
+    np.testing.assert_allclose(model.apply(variables, images, training=True).value, expected, rtol=1e-4, atol=1e-5)
