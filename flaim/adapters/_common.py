@@ -81,7 +81,7 @@ class Layer:
     def draws(self) -> bool:
         """Whether the kernel draws random numbers in training."""
         try:
-            output_shape(self, self.x, training=True, **dict(self.arrays))
+            zero_output(self, self.x, training=True, **dict(self.arrays))
         except core.MissingKeyError:
             return True
         return False
@@ -94,12 +94,13 @@ def fitted(target: Model | Layer, x: Any, arrays: Mapping) -> Any:
     return target.replace(input_size=tuple(x.shape[1:3]), in_channels=x.shape[-1])
 
 
-def output_shape(target: Model | Layer, x: Any, **inputs: Any) -> Any:
-    """Shape and dtype of what `target`, fitted to `x`, puts out."""
+def zero_output(target: Model | Layer, x: Any, **inputs: Any) -> Any:
+    """Zeros in the place of what `target`, fitted to `x`, would put out; nothing is computed."""
     leaves = jax.tree.map(_struct, target.spec(), is_leaf=lambda leaf: isinstance(leaf, core.Leaf))
     traced = {name: value for name, value in inputs.items() if hasattr(value, "shape")}
     fixed = {name: value for name, value in inputs.items() if name not in traced}
-    return jax.eval_shape(lambda v, x, traced: target.apply(v, x, **traced, **fixed).value, leaves, _struct(x), traced)
+    shapes = jax.eval_shape(lambda v, x, a: target.apply(v, x, **a, **fixed).value, leaves, _struct(x), traced)
+    return jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), shapes)
 
 
 def _struct(x: Any) -> jax.ShapeDtypeStruct:

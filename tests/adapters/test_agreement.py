@@ -1,5 +1,7 @@
 """Every family in every framework: the same logits, statistics, masks and gradients, and the same variables back."""
 
+from itertools import zip_longest
+
 import chex
 import equinox
 import jax
@@ -11,7 +13,8 @@ from flax import nnx
 from flaim import models
 from flaim.adapters import eqx, haiku, linen
 from flaim.adapters import nnx as nnx_adapter
-from tests.models.test_properties import images, randomised, small
+from tests.models.test_properties import images as images_for
+from tests.models.test_properties import randomised, small
 
 
 def run_free(model, variables, x, key):
@@ -99,16 +102,24 @@ def results(run, model, variables, x, key):
     return run(model, variables, x, None)[0], value, stats, gradients
 
 
-def dropping(family):
+def dropping(family, **overrides):
     """A small model that drops, its variables, images and a key."""
-    model = small(family, drop_path_rate=0.3, drop_rate=0.2)
-    return model, randomised(model), images(model), jax.random.key(3)
+    model = small(family, drop_path_rate=0.3, drop_rate=0.2, **overrides)
+    return model, randomised(model), images_for(model), jax.random.key(3)
 
 
 @pytest.mark.parametrize("family", models.families())
 def test_the_same_program_in_every_framework(family):
+    assert_one_program(*dropping(family))
+
+
+@pytest.mark.parametrize("fields", [{"remat": True}, {"scan": True}, {"dtype": "bfloat16"}], ids=str)
+def test_the_models_own_options_reach_every_framework(fields, model, variables, images):
+    assert_one_program(model.replace(**fields), variables, images, jax.random.key(3))
+
+
+def assert_one_program(model, *inputs):
     """From the canonical variables to logits, statistics and gradients: equal programs give equal numbers."""
-    model, *inputs = dropping(family)
 
     def program(run):
         lowered = jax.jit(lambda variables, x, key: results(run, model, variables, x, key)).lower(*inputs)
@@ -116,13 +127,13 @@ def test_the_same_program_in_every_framework(family):
 
     expected = program(run_free)
     for framework, run in RUNS.items():
-        differing = [lines for lines in zip(program(run), expected) if lines[0] != lines[1]]
+        differing = [lines for lines in zip_longest(program(run), expected) if lines[0] != lines[1]]
         assert not differing, f"{framework}: {differing[0]}"
 
 
-@pytest.mark.parametrize("family", ["resnet", "vit"])
-def test_the_same_numbers_in_every_framework(family):
-    model, variables, x, key = dropping(family)
+@pytest.mark.parametrize(("family", "overrides"), [("resnet", {}), ("vit", {"depth": 2})])
+def test_the_same_numbers_in_every_framework(family, overrides):
+    model, variables, x, key = dropping(family, **overrides)
 
     def run(variables, x, key):
         found = {
@@ -158,7 +169,7 @@ def test_the_same_variables_back(family):
 @pytest.mark.parametrize("family", models.families())
 def test_the_same_random_initialisation(family):
     model, key = small(family), jax.random.key(4)
-    expected, x = model.init(key), images(model)
+    expected, x = model.init(key), images_for(model)
     chex.assert_trees_all_equal(linen.ImageModel(model).init(key, x), expected)
     chex.assert_trees_all_equal(haiku.to_variables(*haiku.wrap(model, expected)[0].init(key, x)), expected)
 

@@ -55,6 +55,7 @@ def test_training_updates_statistics(module, variables, images, expected_trainin
 def test_intermediates_are_sown(module, variables, images, expected, expected_intermediates):
     value, sown = jax.jit(lambda v, x: module.apply(v, x, mutable=["intermediates"]))(variables, images)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_array_equal(jax.jit(module.apply)({**variables, **sown}, images), expected)
     chex.assert_trees_all_close(
         sown["intermediates"], {name: (value,) for name, value in expected_intermediates.items()}, rtol=1e-6
     )

@@ -123,7 +123,7 @@ def test_the_classifier_is_replaced_by_assignment(module, variables, images, exp
     module.train()
     assert run(module, images).shape == (4, 2)
     assert module.head.fc.layers[0].mean[...].any()
-    gradients = nnx.grad(lambda module: module(images).sum())(module)
+    gradients = nnx.jit(nnx.grad(lambda module: module(images).sum()))(module)
     assert gradients["head"]["fc"]["layers"][2]["kernel"].shape == (8, 2)
     with pytest.raises(ValueError, match="head/fc: Sequential"):
         adapter.to_variables(module)

@@ -6,11 +6,10 @@ from typing import Any
 
 import haiku as hk
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 import flaim_core as core
-from flaim.adapters._common import Layer, asking_for_key, fitted, output_shape
+from flaim.adapters._common import Layer, asking_for_key, fitted, zero_output
 from flaim.models import Model
 
 
@@ -101,7 +100,7 @@ class KernelModule(hk.Module):
         state[""] = {name: hk.get_state(name, *_initial(leaf)) for name, leaf in own_state.items()}
         if hk.running_init():
             updater.ignore_update()
-            return jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), output_shape(target, x, **arrays))
+            return zero_output(target, x, **arrays)
         with asking_for_key("a random key to apply"):
             output = self._target.apply(
                 _to_variables(params, state),

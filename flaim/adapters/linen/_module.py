@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from flax.core import unfreeze
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from flaim.adapters._common import Layer, asking_for_key, fitted, output_shape
+from flaim.adapters._common import Layer, asking_for_key, fitted, zero_output
 from flaim.models import Model
 
 
@@ -44,10 +42,10 @@ class KernelModule(nn.Module):
         if self.is_initializing():
             target = fitted(target, x, arrays)
             self._initialise(target)
-            return jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), output_shape(target, x, **arrays))
+            return zero_output(target, x, **arrays)
         with asking_for_key('rngs={"dropout": jax.random.key(...)}'):
             output = target.apply(
-                unfreeze(dict(self.variables)),
+                to_variables(self.variables),
                 x,
                 training=training,
                 rng=self._key("dropout") if training and self.has_rng("dropout") else None,
