@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from flaim_core.ops._isolate import isolated
+
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
@@ -55,7 +57,7 @@ def conv(
         return _patchify(x, kernel)
     if groups == channels and per_group == 1:
         shifted = functools.partial(_shifted_products, stride=stride, padding=padding, dilation=dilation)
-        return lax.platform_dependent(x, kernel, cpu=shifted, default=generic)
+        return lax.platform_dependent(x, kernel, cpu=isolated(shifted), default=generic)
     if groups > 1:
         dense = functools.partial(_dense_groups, stride=stride, padding=padding, dilation=dilation, groups=groups)
         return lax.platform_dependent(x, kernel, cpu=dense, default=generic)
