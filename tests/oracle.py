@@ -1,9 +1,9 @@
-"""timm as the reference: its models with every parameter and statistic randomised, and their outputs as NumPy arrays."""
+"""timm as the reference: its models, every parameter and statistic randomised, and their outputs as NumPy arrays."""
 
 import numpy as np
 import torch
 
-# A CPU build of torch beside a CUDA build of torchvision lacks two operators that torchvision wants to extend at import.
+# A CPU build of torch beside a CUDA build of torchvision lacks two operators that torchvision extends at import.
 _torchvision_ops = torch.library.Library("torchvision", "DEF")
 for _schema in (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

@@ -87,9 +87,14 @@ def group_norm(
 ) -> Float[Array, "b *s c"]:
     """Normalise each group of channels over space. Leaves: `scale`, `bias`. Wu and He (2018).
 
-    `group_size`, the channels of a group, goes before `groups`, their number.
+    `group_size`, the channels of a group, goes before `groups`, their number. Raises ValueError where neither divides
+    the width.
     """
-    groups = groups if group_size is None else x.shape[-1] // group_size
+    features = x.shape[-1]
+    if features % (groups if group_size is None else group_size):
+        what = f"{groups} groups" if group_size is None else f"groups of {group_size}"
+        raise ValueError(f"{'/'.join(scope.path)}: width {features} does not divide into {what}")
+    groups = groups if group_size is None else features // group_size
     grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
     centred = grouped - jnp.mean(grouped, (1, 3), keepdims=True)
     normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (1, 3), keepdims=True) + eps)

@@ -164,6 +164,8 @@ def test_dropping_keeps_the_mean_and_needs_a_key(layer):
 
 
 def test_wrong_options_say_what_is_wrong():
+    with pytest.raises(ValueError, match="width 8 does not divide into 3 groups"):
+        core.init(core.group_norm, jax.random.key(0), MAP, groups=3)
     with pytest.raises(ValueError, match="width 8 does not divide into 3 heads"):
         core.init(core.attention, jax.random.key(0), TOKENS, num_heads=3)
     with pytest.raises(ValueError, match="6x5 does not divide into patches of 2x2"):
