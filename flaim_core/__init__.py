@@ -3,18 +3,15 @@
 from flaim_core import initializers, ops
 from flaim_core.layers import *  # noqa: F403
 from flaim_core.layers import __all__ as _layers
+from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
 from flaim_core.scope import (
-    Leaf,
-    LeafError,
     MissingKeyError,
     Output,
     Scope,
     apply,
     calls,
     init,
-    init_leaves,
     kernel,
-    mismatches,
     shapes,
     spec,
 )

@@ -10,7 +10,6 @@ abstract values, only records what it declares (`spec`, `init`).
 
 import functools
 import inspect
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -20,33 +19,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from flaim_core.tree import Path, flatten, merge, nest, unflatten
-
-Init = Callable[[Any, tuple[int, ...], Any], Array]
+from flaim_core.leaf import Init, Leaf, LeafError, init_leaves, mismatches, stable_hash
+from flaim_core.tree import Path, merge, nest
 
 PARAMS, STATS = "params", "batch_stats"
 
 
-class LeafError(ValueError):
-    """A variable tree lacks a leaf, or holds one of another shape."""
-
-
 class MissingKeyError(ValueError):
     """A kernel draws random numbers, and there is no key."""
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """What a kernel declares of one leaf.
-
-    `layout` names the axes where other libraries order them differently: `"io"` (dense kernel), `"hwio"` (convolution
-    kernel), `""` for a leaf that is stored alike everywhere.
-    """
-
-    shape: tuple[int, ...]
-    init: Init
-    layout: str = ""
-    dtype: Any = jnp.float32
 
 
 class Output(NamedTuple):
@@ -86,6 +66,7 @@ class _Run:
     axis_name: Any = None
     modules: Mapping[Path, Callable] = field(default_factory=dict)
     substitutes: Mapping[Path, Callable] = field(default_factory=dict)
+    replaced: set[Path] = field(default_factory=set)
 
     leaves: dict[Path, Leaf] = field(default_factory=dict)
     updates: dict[Path, Array] = field(default_factory=dict)
@@ -292,6 +273,7 @@ def kernel(fn: Callable) -> Callable:
         if run.abstract:
             return _abstract_call(fn, scope, args, kwargs)
         if scope.path in run.modules:
+            run.replaced.add(scope.path)
             return run.modules[scope.path](args[0])
         with jax.named_scope(fn.__name__):
             return fn(scope, *args, **kwargs)
@@ -351,11 +333,6 @@ def _zeros(value: Any) -> Any:
     return jnp.zeros(value.shape, value.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value
 
 
-def stable_hash(name: str) -> int:
-    """A 32-bit hash of a name that is the same in every process."""
-    return zlib.crc32(name.encode())
-
-
 def _collections(variables: Mapping) -> tuple[Mapping, Mapping]:
     """Parameters and running statistics of `variables`, which may be a plain tree of parameters."""
     if set(variables) <= {PARAMS, STATS}:
@@ -412,28 +389,6 @@ def init(fn: Callable, key: PRNGKeyArray, *args, **kwargs) -> dict:
     return init_leaves(spec(fn, *args, **kwargs), key)
 
 
-def init_leaves(leaves: Mapping, key: PRNGKeyArray) -> dict:
-    """Initial variables for a tree of `Leaf`. A leaf's value depends on `key` and its path alone."""
-    flat = flatten(leaves)
-    hashes = jnp.asarray([stable_hash(path) for path in flat], jnp.uint32)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, hashes)
-    return unflatten({path: leaf.init(keys[i], leaf.shape, leaf.dtype) for i, (path, leaf) in enumerate(flat.items())})
-
-
-def mismatches(leaves: Mapping, variables: Mapping, *, extra: bool = False) -> list[str]:
-    """What is wrong with `variables` as an instance of the tree of `Leaf`, one line a leaf."""
-    expected, found = flatten(leaves), flatten(variables)
-    lines = []
-    for path, leaf in expected.items():
-        if path not in found:
-            lines.append(f"{path}: missing, expected shape {leaf.shape}")
-        elif found[path].shape != leaf.shape:
-            lines.append(f"{path}: found shape {found[path].shape}, expected {leaf.shape}")
-    if extra:
-        lines += [f"{path}: unexpected, shape {found[path].shape}" for path in found if path not in expected]
-    return lines
-
-
 def apply(
     fn: Callable,
     variables: Mapping,
@@ -465,6 +420,7 @@ def apply(
 
     Raises:
         LeafError: Leaves are missing or misshapen; all of them are listed.
+        ValueError: No kernel runs at the path of a module.
     """
     dtype = jnp.dtype(dtype) if dtype is not None else _float_dtype(args)
     args = jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), args)
@@ -483,7 +439,23 @@ def apply(
     try:
         value = fn(Scope(run, (), params, stats), *args, **kwargs)
     except LeafError as error:
-        everything = mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
+        _check_modules(run.modules, {tuple(call.path.split("/")) for call in calls(fn, *args, **kwargs)})
+        everything = [
+            line
+            for line in mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
+            if not any(line.partition("/")[2].startswith("/".join(path) + "/") for path in run.modules)
+        ]
         raise LeafError("\n".join(everything or [str(error)])) from None
+    _check_modules(run.modules, run.replaced)
     intermediates = {"/".join(path): captured for path, captured in run.intermediates.items()}
     return Output(value, merge(stats, run.updates), intermediates)
+
+
+def _check_modules(modules: Mapping[Path, Callable], kernels: set[Path]) -> None:
+    """Raise ValueError where a module was given for a path at which no kernel runs."""
+    for path in modules:
+        if path not in kernels:
+            raise ValueError(
+                f"a module is to replace {'/'.join(path)}, where no kernel runs that it could replace; "
+                "replace the kernels below it, one by one"
+            )

@@ -6,7 +6,8 @@ from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
 from flaim_core.layers._conv import pair, resolve_padding
-from flaim_core.scope import Init, Scope, kernel
+from flaim_core.leaf import Init
+from flaim_core.scope import Scope, kernel
 
 
 @kernel

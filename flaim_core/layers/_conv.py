@@ -3,7 +3,8 @@ from typing import Literal
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
-from flaim_core.scope import Init, Scope, kernel
+from flaim_core.leaf import Init
+from flaim_core.scope import Scope, kernel
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 from jaxtyping import Array, Float
 
 from flaim_core import initializers
-from flaim_core.scope import Init, Scope, kernel
+from flaim_core.leaf import Init
+from flaim_core.scope import Scope, kernel
 
 _KERNEL_INIT = initializers.truncated_normal(0.02)
 

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim_core import initializers
-from flaim_core.scope import Init, Scope, kernel
+from flaim_core.leaf import Init
+from flaim_core.scope import Scope, kernel
 
 
 def _affine(scope: Scope, x: Array, features: int, scale_init: Init, bias: bool = True) -> Array:

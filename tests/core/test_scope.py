@@ -201,6 +201,15 @@ def test_modules_replace_kernels_at_their_paths(variables, x):
     del variables["params"]["head"], variables["params"]["last"], variables["batch_stats"]["last"]
     again = core.apply(stack, variables, x, modules={"head": lambda x: x[:, :1], "last": lambda x: 2 * x})
     np.testing.assert_array_equal(found.value, again.value)
+    del variables["params"]["blocks"]["0"]
+    with pytest.raises(core.LeafError) as error:
+        core.apply(stack, variables, x, modules={"head": lambda x: x, "last": lambda x: x})
+    assert all("blocks/0/" in line for line in str(error.value).splitlines())
+    with pytest.raises(ValueError, match="to replace blocks, where no kernel runs"):
+        core.apply(stack, variables, x, modules={"blocks": lambda x: x})
+    variables = core.init(stack, jax.random.key(0), X)
+    with pytest.raises(ValueError, match="to replace nowhere, where no kernel runs"):
+        core.apply(stack, variables, x, modules={"nowhere": lambda x: x})
     with pytest.raises(ValueError, match="without scan"):
         core.apply(stack, variables, x, scan=True, modules={"blocks/0/fc": lambda x: x})
 
