@@ -12,45 +12,45 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 _SMALL, _LARGE = 2**13, 2**18
 
 
-def _sample_normal(key, size, scale):
-    return scale * jax.random.normal(key, (size,), jnp.float32)
+def _normal(key: PRNGKeyArray, size: int, scale: Any, cut: Any) -> Array:
+    """Normal of deviation `scale`, redrawn beyond `cut` deviations (by the inverse of its distribution function)."""
+    below_one = jnp.nextafter(jnp.float32(-1), jnp.float32(0))  # of minus one the inverse is infinite
+    level = jax.random.uniform(key, (size,), jnp.float32, below_one, 1.0) * lax.erf(cut * math.sqrt(0.5))
+    return scale * jnp.clip(math.sqrt(2) * lax.erf_inv(level), -cut, cut)
 
 
-def _sample_truncated_normal(key, size, scale):
-    return scale * jax.random.truncated_normal(key, -2.0, 2.0, (size,), jnp.float32)
-
-
-def _sample_uniform(key, size, scale):
+def _uniform(key: PRNGKeyArray, size: int, scale: Any, cut: Any) -> Array:
+    """Uniform in `[-scale, scale)`."""
     return scale * jax.random.uniform(key, (size,), jnp.float32, -1.0, 1.0)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _block(sample: Callable, key: PRNGKeyArray, size: int, scale: Any) -> Array:
-    return sample(key, size, scale)
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _block(sample: Callable, key: PRNGKeyArray, index: Any, size: int, scale: Any, cut: Any) -> Array:
+    return sample(jax.random.fold_in(key, index), size, scale, cut)
 
 
-@jax.jit
-def _block_key(key: PRNGKeyArray, index: Any) -> PRNGKeyArray:
-    return jax.random.fold_in(key, index)
-
-
-def _draw(sample: Callable, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any, scale: float) -> Array:
-    """`sample(key, size, scale)` in blocks, as an array of `shape`."""
+def _draw(
+    sample: Callable, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any, scale: float, cut: float = math.inf
+) -> Array:
+    """`sample(key, size, scale, cut)` in blocks, as an array of `shape`."""
     count = math.prod(shape)
     size = _LARGE if count >= _LARGE else _SMALL
-    blocks = -(-count // size)
+    blocks = np.arange(-(-count // size), dtype=np.uint32)
+    options = np.float32(scale), np.float32(cut)
     if isinstance(key, jax.core.Tracer):  # inside a transformation the blocks are one vectorised operation
-        keys = jax.vmap(_block_key, (None, 0))(key, jnp.arange(blocks, dtype=jnp.uint32))
-        values = jax.vmap(lambda key: sample(key, size, scale))(keys)
+        values = jax.vmap(lambda index: _block(sample, key, index, size, *options))(blocks)
         return values.reshape(-1)[:count].reshape(shape).astype(dtype)
-    values = [_block(sample, _block_key(key, np.uint32(i)), size, scale) for i in range(blocks)]
-    flat = np.concatenate([np.asarray(v) for v in values])
-    return jnp.asarray(flat[:count].reshape(shape), dtype)
+    flat = np.empty(count, np.float32)
+    for i in blocks:
+        part = flat[i * size : (i + 1) * size]
+        part[:] = np.asarray(_block(sample, key, i, size, *options))[: len(part)]
+    return jax.device_put(flat.reshape(shape).astype(dtype, copy=False))
 
 
 def zeros(key, shape, dtype=jnp.float32):
@@ -78,7 +78,7 @@ def normal(std: float):
     """Normal with mean 0."""
 
     def init(key, shape, dtype=jnp.float32):
-        return _draw(_sample_normal, key, shape, dtype, std)
+        return _draw(_normal, key, shape, dtype, std)
 
     return init
 
@@ -88,7 +88,7 @@ def truncated_normal(std: float):
     """Normal with mean 0, redrawn outside two standard deviations; `std` is that of the distribution before the cut."""
 
     def init(key, shape, dtype=jnp.float32):
-        return _draw(_sample_truncated_normal, key, shape, dtype, std)
+        return _draw(_normal, key, shape, dtype, std, cut=2)
 
     return init
 
@@ -98,7 +98,7 @@ def uniform(bound: float):
     """Uniform in `[-bound, bound)`."""
 
     def init(key, shape, dtype=jnp.float32):
-        return _draw(_sample_uniform, key, shape, dtype, bound)
+        return _draw(_uniform, key, shape, dtype, bound)
 
     return init
 
@@ -109,7 +109,7 @@ def he_normal_fan_out(key, shape, dtype=jnp.float32):
     He et al., "Delving Deep into Rectifiers" (2015), the backward variant.
     """
     fan_out = math.prod(shape[:-2]) * shape[-1]
-    return _draw(_sample_normal, key, shape, dtype, math.sqrt(2 / fan_out))
+    return _draw(_normal, key, shape, dtype, math.sqrt(2 / fan_out))
 
 
 def he_normal(key, shape, dtype=jnp.float32):
@@ -117,7 +117,7 @@ def he_normal(key, shape, dtype=jnp.float32):
 
     He et al., "Delving Deep into Rectifiers" (2015), the forward variant.
     """
-    return _draw(_sample_normal, key, shape, dtype, math.sqrt(2 / math.prod(shape[:-1])))
+    return _draw(_normal, key, shape, dtype, math.sqrt(2 / math.prod(shape[:-1])))
 
 
 def lecun_normal(key, shape, dtype=jnp.float32):
@@ -125,10 +125,10 @@ def lecun_normal(key, shape, dtype=jnp.float32):
 
     LeCun et al., "Efficient BackProp" (1998).
     """
-    cut = 0.87962566103423978  # standard deviation of a unit normal after the cut at two deviations
-    return _draw(_sample_truncated_normal, key, shape, dtype, math.sqrt(1 / math.prod(shape[:-1])) / cut)
+    left = 0.87962566103423978  # standard deviation of a unit normal after the cut at two deviations
+    return _draw(_normal, key, shape, dtype, math.sqrt(1 / math.prod(shape[:-1])) / left, cut=2)
 
 
 def xavier_uniform(key, shape, dtype=jnp.float32):
     """Uniform of variance 2 / (fan-in + fan-out), for a dense kernel `(in, out)`. Glorot and Bengio (2010)."""
-    return _draw(_sample_uniform, key, shape, dtype, math.sqrt(6 / (shape[-2] + shape[-1])))
+    return _draw(_uniform, key, shape, dtype, math.sqrt(6 / (shape[-2] + shape[-1])))
