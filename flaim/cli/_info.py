@@ -16,11 +16,11 @@ def info(
     from rich.markup import escape
     from rich.table import Table
 
-    from flaim.weights import resolve
+    from flaim.weights import model_of, resolve
 
     config = resolve(model, pretrained(params, default=False))
     with stderr().status(f"tracing {config.architecture}"):
-        built = build(config)
+        built = model_of(config)
         height, width = built.input_size
         facts = {
             "architecture": f"{built.name} (family {config.family})",
@@ -61,20 +61,6 @@ def info(
             )
         console.print()
         console.print(table)
-
-
-def build(config: Any):
-    """The model that a checkpoint is of."""
-    from flaim.models import create
-    from flaim.weights.native import options_from
-
-    return create(
-        config.architecture,
-        config.n_classes,
-        config.input_size,
-        config.in_channels,
-        **options_from(config.overrides, config.family),
-    )
 
 
 def parameter_count(model: Any) -> int:

@@ -4,7 +4,7 @@ from flaim.weights.catalogue import list_models, rows
 from flaim.weights.config import Config
 from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError, HubError
 from flaim.weights.native import save_pretrained
-from flaim.weights.pretrained import Checkpoint, get_model, load
+from flaim.weights.pretrained import Checkpoint, get_model, load, model_of
 from flaim.weights.sources import resolve
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "get_model",
     "list_models",
     "load",
+    "model_of",
     "resolve",
     "rows",
     "save_pretrained",

@@ -1,7 +1,9 @@
 """Models with their published variables."""
 
 import contextlib
+from collections.abc import Mapping
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +46,7 @@ def load(source: str | PathLike) -> Checkpoint:
         leaves = {name: jnp.array(value) for name, value in tensors.items()}
         return Checkpoint(core.unflatten(leaves), Config(path=path, n_classes=None))
     tensors, where = read(config)
-    model = _model(config, config.n_classes, None, {})
+    model = model_of(config)
     return Checkpoint(place(model, tensors, config, key=jax.random.key(0), where=where), config)
 
 
@@ -89,19 +91,25 @@ def get_model(
     with contextlib.nullcontext() if jit else jax.disable_jit():
         if pretrained is False:
             classes = config.n_classes if is_source(model_name) else None
-            model = _model(config, classes if n_classes is None else n_classes, input_size, overrides)
+            model = model_of(config, classes if n_classes is None else n_classes, input_size, overrides)
             return model, model.init(key), {}
         tensors, where = read(config)
         if config.n_classes is None:
-            named = _model(config, None, input_size, overrides)
+            named = model_of(config, None, input_size, overrides)
             config = config.replace(n_classes=classes_in(named, tensors, config.family))
-        model = _model(config, config.n_classes if n_classes is None else n_classes, input_size, overrides)
+        model = model_of(config, n_classes, input_size, overrides)
         variables = place(model, tensors, config, key=key, where=where)
     return model, variables, _norm_stats(config, model.in_channels)
 
 
-def _model(config: Config, n_classes: int | None, input_size: int | tuple[int, int] | None, overrides: dict) -> Model:
-    """The checkpoint's model with the caller's changes."""
+def model_of(
+    config: Config,
+    n_classes: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+) -> Model:
+    """The model that a checkpoint is of, with the caller's changes."""
+    n_classes = config.n_classes if n_classes is None else n_classes
     options = {"in_channels": config.in_channels, **options_from(config.overrides, config.family), **overrides}
     return create(config.architecture, n_classes, input_size or config.input_size, **options)
 
