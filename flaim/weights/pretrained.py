@@ -17,7 +17,7 @@ from flaim.weights.errors import CheckpointError
 from flaim.weights.native import options_from
 from flaim.weights.placement import classes_in, is_native, place
 from flaim.weights.reader import read_safetensors
-from flaim.weights.sources import is_source, read, resolve
+from flaim.weights.sources import read, resolve
 
 
 class Checkpoint(NamedTuple):
@@ -90,8 +90,7 @@ def get_model(
     overrides = {**overrides, "dtype": dtype}
     with contextlib.nullcontext() if jit else jax.disable_jit():
         if pretrained is False:
-            classes = config.n_classes if is_source(model_name) else None
-            model = model_of(config, classes if n_classes is None else n_classes, input_size, overrides)
+            model = model_of(config, n_classes, input_size, overrides)
             return model, model.init(key), {}
         tensors, where = read(config)
         if config.n_classes is None:
