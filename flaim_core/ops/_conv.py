@@ -17,10 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from flaim_core.ops._isolate import isolated
-
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+from flaim_core.ops._depthwise import Pads, Pair, depthwise
 
 
 def same_padding(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:
@@ -56,8 +53,8 @@ def conv(
     if (height, width) == stride and unpadded and dilation == (1, 1) and groups == 1:
         return _patchify(x, kernel)
     if groups == channels and per_group == 1:
-        shifted = functools.partial(_shifted_products, stride=stride, padding=padding, dilation=dilation)
-        return lax.platform_dependent(x, kernel, cpu=isolated(shifted), default=generic)
+        x = jnp.repeat(x, kernel.shape[-1] // channels, axis=-1)  # a depth multiplier: that many outputs a channel
+        return depthwise(x, kernel[:, :, 0], stride=stride, padding=padding, dilation=dilation)
     if groups > 1:
         dense = functools.partial(_dense_groups, stride=stride, padding=padding, dilation=dilation, groups=groups)
         return lax.platform_dependent(x, kernel, cpu=dense, default=generic)
@@ -92,28 +89,6 @@ def _patchify(x, kernel):
     rows, columns = height // p, width // q
     x = x[:, : rows * p, : columns * q].reshape(batch, rows, p, columns, q, channels)
     return jnp.einsum("bhpwqc,pqcf->bhwf", x, kernel)
-
-
-def _shifted_products(x, kernel, *, stride, padding, dilation):
-    """A depthwise convolution as the sum, over kernel positions, of shifted images times one number a channel.
-
-    XLA fuses the sum into one pass over the image.
-    """
-    height, width, _, features = kernel.shape
-    multiplier = features // x.shape[-1]
-    if multiplier > 1:
-        x = jnp.repeat(x, multiplier, axis=-1)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    rows = (x.shape[1] - (height - 1) * dilation[0] - 1) // stride[0] + 1
-    columns = (x.shape[2] - (width - 1) * dilation[1] - 1) // stride[1] + 1
-    total = None
-    for i in range(height):
-        for j in range(width):
-            top, left = i * dilation[0], j * dilation[1]
-            bottom, right = top + (rows - 1) * stride[0] + 1, left + (columns - 1) * stride[1] + 1
-            product = x[:, top : bottom : stride[0], left : right : stride[1]] * kernel[i, j, 0]
-            total = product if total is None else total + product
-    return total
 
 
 def _dense_groups(x, kernel, *, stride, padding, dilation, groups):

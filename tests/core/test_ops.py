@@ -70,6 +70,24 @@ def test_convolution_and_its_gradients_are_xlas(case):
         assert relative_error(a, b) < 4e-6
 
 
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (1, 0)], ids=str)
+def test_depthwise_under_vmap_and_twice_differentiated(axes):
+    x, kernel = _array(3, 3, 7, 6, 4), _array(3, 3, 3, 1, 4)
+    x, kernel = (a if axis is not None else a[0] for a, axis in zip((x, kernel), axes))
+    window = {"stride": (2, 1), "padding": ((1, 1), (0, 1)), "dilation": (1, 1), "groups": 4}
+
+    def outputs(convolve):
+        mapped = jax.vmap(lambda x, kernel: jnp.sin(convolve(x, kernel)), axes)
+        gradient = jax.grad(lambda x, kernel: (mapped(x, kernel) ** 2).sum(), (0, 1))
+        twice = jax.grad(lambda x, kernel: sum((g**2).sum() for g in gradient(x, kernel)), (0, 1))
+        return mapped(x, kernel), *gradient(x, kernel), *twice(x, kernel)
+
+    found = outputs(lambda x, kernel: ops.conv(x, kernel, **window))
+    expected = outputs(lambda x, kernel: _generic(x, kernel, *window.values()))
+    for a, b in zip(found, expected):
+        assert relative_error(a, b) < 1e-5
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_each_platform_gets_its_own_lowering(platform):
     x, kernel = _array(1, 8, 8, 16), _array(3, 3, 1, 16)
