@@ -135,10 +135,8 @@ def _batch(args, dims, **window):
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0
     kernel = jnp.moveaxis(kernel, kernel_dim, 2)
     n, channels = kernel.shape[2:]
-    if x_dim is None:
-        x = jnp.broadcast_to(x[:, :, :, None], (*x.shape[:3], n, channels))
-    else:
-        x = jnp.moveaxis(x, x_dim, 3)
+    across = (*x.shape[:3], n, channels)
+    x = jnp.broadcast_to(x[:, :, :, None], across) if x_dim is None else jnp.moveaxis(x, x_dim, 3)
     y = depthwise(x.reshape(*x.shape[:3], -1), kernel.reshape(*kernel.shape[:2], -1), **window)
     return y.reshape(*y.shape[:3], n, channels), 3
 
