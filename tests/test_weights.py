@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -525,3 +526,12 @@ def test_functions_in_a_configuration_are_the_familys(own):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"vit has no function .*__import__"):
         get_model(folder)
+
+
+def test_fused_models_are_saved_as_such(tmp_path):
+    model = flaim.models.create("test_resnet", input_size=32, n_classes=3)
+    fused, variables = flaim.models.fuse(model, model.init(jax.random.key(0)))
+    save_pretrained(tmp_path, fused, variables)
+    loaded, again, _ = get_model(tmp_path)
+    assert loaded == fused
+    chex.assert_trees_all_equal(again, variables)

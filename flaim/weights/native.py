@@ -94,7 +94,8 @@ def overrides_of(model: Model) -> dict[str, Any]:
     published = dict(create(model.name).config)
     changed = {name: value for name, value in model.config if name not in published or published[name] != value}
     names = {id(value): name for name, value in vars(_module(family_of(model.name))).items() if callable(value)}
-    return {name: {"function": names[id(value)]} if id(value) in names else value for name, value in changed.items()}
+    options = {name: {"function": names[id(v)]} if id(v) in names else v for name, v in changed.items()}
+    return {**options, "fused": True} if model.fused else options
 
 
 def options_from(overrides: Mapping[str, Any], family: str) -> dict[str, Any]:
