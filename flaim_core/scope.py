@@ -66,7 +66,6 @@ class _Run:
     axis_name: Any = None
     modules: Mapping[Path, Callable] = field(default_factory=dict)
     substitutes: Mapping[Path, Callable] = field(default_factory=dict)
-    replaced: set[Path] = field(default_factory=set)
 
     leaves: dict[Path, Leaf] = field(default_factory=dict)
     updates: dict[Path, Array] = field(default_factory=dict)
@@ -273,7 +272,6 @@ def kernel(fn: Callable) -> Callable:
         if run.abstract:
             return _abstract_call(fn, scope, args, kwargs)
         if scope.path in run.modules:
-            run.replaced.add(scope.path)
             return run.modules[scope.path](args[0])
         with jax.named_scope(fn.__name__):
             return fn(scope, *args, **kwargs)
@@ -420,7 +418,7 @@ def apply(
 
     Raises:
         LeafError: Leaves are missing or misshapen; all of them are listed.
-        ValueError: No kernel runs at the path of a module.
+        ValueError: A module is to replace a node at which no kernel runs, such as a whole stage.
     """
     dtype = jnp.dtype(dtype) if dtype is not None else _float_dtype(args)
     args = jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), args)
@@ -439,23 +437,16 @@ def apply(
     try:
         value = fn(Scope(run, (), params, stats), *args, **kwargs)
     except LeafError as error:
-        _check_modules(run.modules, {tuple(call.path.split("/")) for call in calls(fn, *args, **kwargs)})
-        everything = [
-            line
-            for line in mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
-            if not any(line.partition("/")[2].startswith("/".join(path) + "/") for path in run.modules)
-        ]
+        everything = mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
+        kernels = {call.path for call in calls(fn, *args, **kwargs)}
+        for path in map("/".join, run.modules):
+            below = [line for line in everything if line.partition("/")[2].startswith(f"{path}/")]
+            if below and path not in kernels:
+                raise ValueError(
+                    f"a module is to replace {path}, where no kernel runs that it could replace; "
+                    "replace the kernels below it, one by one"
+                ) from None
+            everything = [line for line in everything if line not in below]
         raise LeafError("\n".join(everything or [str(error)])) from None
-    _check_modules(run.modules, run.replaced)
     intermediates = {"/".join(path): captured for path, captured in run.intermediates.items()}
     return Output(value, merge(stats, run.updates), intermediates)
-
-
-def _check_modules(modules: Mapping[Path, Callable], kernels: set[Path]) -> None:
-    """Raise ValueError where a module was given for a path at which no kernel runs."""
-    for path in modules:
-        if path not in kernels:
-            raise ValueError(
-                f"a module is to replace {'/'.join(path)}, where no kernel runs that it could replace; "
-                "replace the kernels below it, one by one"
-            )
