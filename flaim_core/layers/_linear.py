@@ -2,6 +2,7 @@ from jaxtyping import Array, Float
 
 from flaim_core import initializers
 from flaim_core.leaf import Init
+from flaim_core.ops._dense import dense
 from flaim_core.scope import Scope, kernel
 
 _KERNEL_INIT = initializers.truncated_normal(0.02)
@@ -18,5 +19,5 @@ def linear(
     bias_init: Init = initializers.zeros,
 ) -> Float[Array, "*b f"]:
     """Affine map of the last axis. Leaves: `kernel` (in, out), `bias`."""
-    y = x @ scope.param("kernel", (x.shape[-1], features), kernel_init, layout="io")
+    y = dense(x, scope.param("kernel", (x.shape[-1], features), kernel_init, layout="io"))
     return y + scope.param("bias", (features,), bias_init) if bias else y

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from flaim_core.ops._depthwise import Pads, Pair, depthwise
+from flaim_core.ops._convolution import Pads, Pair, convolution
+from flaim_core.ops._dense import dense
+from flaim_core.ops._depthwise import depthwise
 
 
 def same_padding(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:
@@ -46,7 +48,7 @@ def conv(
     `padding` is ((top, bottom), (left, right)), in pixels.
     """
     (height, width, per_group), channels = kernel.shape[:3], x.shape[-1]
-    generic = functools.partial(_generic, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    generic = functools.partial(convolution, stride=stride, padding=padding, dilation=dilation, groups=groups)
     unpadded = padding == ((0, 0), (0, 0))
     if (height, width) == (1, 1) and unpadded and groups == 1:
         return _pointwise(x, kernel, stride)
@@ -66,20 +68,8 @@ def conv(
 _BLOCK_DIAGONAL_WIDTH = 32
 
 
-def _generic(x, kernel, *, stride, padding, dilation, groups):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=stride,
-        padding=padding,
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
 def _pointwise(x, kernel, stride):
-    return x[:, :: stride[0], :: stride[1]] @ kernel[0, 0]
+    return dense(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
 
 
 def _patchify(x, kernel):
@@ -88,7 +78,8 @@ def _patchify(x, kernel):
     p, q = kernel.shape[:2]
     rows, columns = height // p, width // q
     x = x[:, : rows * p, : columns * q].reshape(batch, rows, p, columns, q, channels)
-    return jnp.einsum("bhpwqc,pqcf->bhwf", x, kernel)
+    patches = x.swapaxes(2, 3).reshape(batch, rows, columns, -1)
+    return dense(patches, kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _dense_groups(x, kernel, *, stride, padding, dilation, groups):
@@ -101,6 +92,6 @@ def _dense_groups(x, kernel, *, stride, padding, dilation, groups):
     blocks = kernel.reshape(height, width, per_group, parts, joined, out_per_group)
     dense = jnp.einsum("hwipjo,jk->hwkipjo", blocks, jnp.eye(joined, dtype=kernel.dtype))
     dense = dense.reshape(height, width, joined * per_group, features)
-    convolve = functools.partial(_generic, stride=stride, padding=padding, dilation=dilation, groups=1)
+    convolve = functools.partial(convolution, stride=stride, padding=padding, dilation=dilation, groups=1)
     outputs = map(convolve, jnp.split(x, parts, axis=-1), jnp.split(dense, parts, axis=-1))
     return jnp.concatenate(list(outputs), axis=-1)

@@ -10,53 +10,33 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from flaim_core.ops._bilinear import bilinear
+from flaim_core.ops._convolution import Pads, Pair, taps, xla_convolution
 from flaim_core.ops._isolate import isolated
-
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
 
 
 def depthwise(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"], *, stride: Pair, padding: Pads, dilation: Pair
 ) -> Float[Array, "b h2 w2 c"]:
     """Convolve each channel with a kernel of its own."""
-    return _depthwise_p.bind(x, kernel, stride=stride, padding=padding, dilation=dilation)
+    return _depthwise(x, kernel, stride=stride, padding=padding, dilation=dilation)
 
 
-def _generic(x, kernel, *, stride, padding, dilation):
-    return lax.conv_general_dilated(
-        x,
-        kernel[:, :, None],
-        stride,
-        padding,
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
-def _taps(x, kernel_size: Pair, *, stride: Pair, padding: Pads, dilation: Pair, size: Pair):
-    """For each kernel position, in rows, the pixels that it meets: views of the padded image of `size`."""
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
-    for i in range(kernel_size[0]):
-        for j in range(kernel_size[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            bottom, right = top + (size[0] - 1) * stride[0] + 1, left + (size[1] - 1) * stride[1] + 1
-            yield i, j, x[:, top : bottom : stride[0], left : right : stride[1]]
+def _generic(x, kernel, **window):
+    return xla_convolution(x, kernel[:, :, None], groups=x.shape[-1], **window)
 
 
 def _shifted_products(x, kernel, **window):
     size = jax.eval_shape(functools.partial(_generic, **window), x, kernel).shape[1:3]
-    taps = _taps(x, kernel.shape[:2], size=size, **window)
-    return functools.reduce(jnp.add, (pixels * kernel[i, j] for i, j, pixels in taps))
+    pixels_met = taps(x, kernel.shape[:2], size=size, **window)
+    return functools.reduce(jnp.add, (pixels * kernel[i, j] for i, j, pixels in pixels_met))
 
 
-def _input_gradient(cotangent, kernel, *, size: Pair, stride: Pair, padding: Pads, dilation: Pair):
+def _input_gradient(cotangent, kernel, *, shape: tuple[int, ...], stride: Pair, padding: Pads, dilation: Pair):
     """The gradient for the image: one sum of shifted products for each phase of the stride, then interleaved."""
+    size = shape[1:3]
     counts = tuple(-(-n // s) for n, s in zip(size, stride))
 
     def shifts(axis: int, phase: int) -> list[tuple[int, int]]:
@@ -86,44 +66,22 @@ def _input_gradient(cotangent, kernel, *, size: Pair, stride: Pair, padding: Pad
     return whole[:, : size[0], : size[1]]
 
 
-def _kernel_gradient(x, cotangent, *, kernel_size: Pair, **window):
+def _kernel_gradient(x, cotangent, *, shape: tuple[int, ...], **window):
     """The gradient for the kernel: for each position, image times cotangent summed over pixels, an image at a time."""
 
     def of_one(total, image_and_cotangent):
         image, cotangent = (a[None] for a in image_and_cotangent)
-        taps = _taps(image, kernel_size, size=cotangent.shape[1:3], **window)
-        sums = [jnp.sum((pixels * cotangent).astype(jnp.float32), (0, 1, 2)) for _, _, pixels in taps]
+        met = taps(image, shape[:2], size=cotangent.shape[1:3], **window)
+        sums = [jnp.sum((pixels * cotangent).astype(jnp.float32), (0, 1, 2)) for _, _, pixels in met]
         return total + jnp.stack(sums), None
 
-    start = jnp.zeros((kernel_size[0] * kernel_size[1], x.shape[-1]), jnp.float32)
+    start = jnp.zeros((shape[0] * shape[1], x.shape[-1]), jnp.float32)
     total, _ = lax.scan(of_one, start, (x, cotangent))
-    return total.reshape(*kernel_size, -1).astype(x.dtype)
+    return total.reshape(shape).astype(x.dtype)
 
 
 def _on_cpu(x, kernel, **window):
     return isolated(_shifted_products, **window)(x, kernel)
-
-
-def _transpose_input(cotangent, x, kernel, **window):
-    shape, dtype = x.aval.shape, x.aval.dtype
-
-    def generic(cotangent, kernel):
-        convolve = functools.partial(_generic, kernel=kernel, **window)
-        return jax.linear_transpose(convolve, jax.ShapeDtypeStruct(shape, dtype))(cotangent)[0]
-
-    shifted = isolated(_input_gradient, size=shape[1:3], **window)
-    return lax.platform_dependent(cotangent, kernel, cpu=shifted, default=generic)
-
-
-def _transpose_kernel(cotangent, x, kernel, **window):
-    shape, dtype = kernel.aval.shape, kernel.aval.dtype
-
-    def generic(x, cotangent):
-        convolve = functools.partial(_generic, x, **window)
-        return jax.linear_transpose(convolve, jax.ShapeDtypeStruct(shape, dtype))(cotangent)[0]
-
-    summed = isolated(_kernel_gradient, kernel_size=shape[:2], **window)
-    return lax.platform_dependent(x, cotangent, cpu=summed, default=generic)
 
 
 def _batch(args, dims, **window):
@@ -141,14 +99,11 @@ def _batch(args, dims, **window):
     return y.reshape(*y.shape[:3], n, channels), 3
 
 
-_depthwise_p = Primitive("depthwise_convolution")
-_depthwise_p.def_impl(_generic)
-_depthwise_p.def_abstract_eval(
-    lambda x, kernel, **window: jax.core.ShapedArray(
-        jax.eval_shape(functools.partial(_generic, **window), x, kernel).shape, x.dtype
-    )
+_depthwise = bilinear(
+    "depthwise_convolution",
+    _generic,
+    on_cpu=_on_cpu,
+    input_gradient=lambda *args, **options: isolated(_input_gradient, **options)(*args),
+    kernel_gradient=lambda *args, **options: isolated(_kernel_gradient, **options)(*args),
+    batch=_batch,
 )
-ad.defbilinear(_depthwise_p, _transpose_input, _transpose_kernel)
-batching.primitive_batchers[_depthwise_p] = _batch
-mlir.register_lowering(_depthwise_p, mlir.lower_fun(_generic, multiple_results=False))
-mlir.register_lowering(_depthwise_p, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu")

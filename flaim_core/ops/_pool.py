@@ -19,16 +19,37 @@ from flaim_core.ops._conv import Pads, Pair, conv
 _NO_PADDING: Pads = ((0, 0), (0, 0))
 
 
-def _reduce_slices(x: Array, window: Pair, stride: Pair, combine: Callable) -> Array:
-    """Fold `combine` over the window's positions."""
+def _slices(x: Array, window: Pair, stride: Pair) -> list[Array]:
+    """For each of the window's positions, in rows, the pixels that it meets."""
     rows = (x.shape[1] - window[0]) // stride[0] + 1
     columns = (x.shape[2] - window[1]) // stride[1] + 1
-    slices = [
+    return [
         x[:, i : i + (rows - 1) * stride[0] + 1 : stride[0], j : j + (columns - 1) * stride[1] + 1 : stride[1]]
         for i in range(window[0])
         for j in range(window[1])
     ]
-    return functools.reduce(combine, slices)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _max_of_slices(x: Array, window: Pair, stride: Pair) -> Array:
+    return functools.reduce(jnp.maximum, _slices(x, window, stride))
+
+
+@_max_of_slices.defjvp
+def _max_of_slices_jvp(window: Pair, stride: Pair, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """The derivative belongs to the first of equal maxima, as in torch; its position is all that has to be kept."""
+    first, *others = _slices(primals[0], window, stride)
+    best, position = first, jnp.zeros(first.shape, jnp.int32)
+    for i, pixels in enumerate(others, 1):
+        position = jnp.where(pixels > best, i, position)
+        best = jnp.maximum(best, pixels)
+    position = position.astype(jnp.uint8 if len(others) < 256 else jnp.int32)
+    moved = [jnp.where(position == i, t, 0) for i, t in enumerate(_slices(tangents[0], window, stride))]
+    return best, functools.reduce(jnp.add, moved)
+
+
+def _sum_of_slices(x: Array, window: Pair, stride: Pair) -> Array:
+    return functools.reduce(jnp.add, _slices(x, window, stride))
 
 
 def _reduce_window(x: Array, window: Pair, stride: Pair, initial: float, combine: Callable) -> Array:
@@ -68,9 +89,8 @@ def max_pool(
     if ceil_mode:
         padding = _ceil_padding((x.shape[1], x.shape[2]), window, stride, padding)
     x = _pad(x, padding, -jnp.inf)
-    slices = functools.partial(_reduce_slices, window=window, stride=stride, combine=jnp.maximum)
     generic = functools.partial(_reduce_window, window=window, stride=stride, initial=-jnp.inf, combine=lax.max)
-    return lax.platform_dependent(x, cpu=slices, default=generic)
+    return lax.platform_dependent(x, cpu=lambda x: _max_of_slices(x, window, stride), default=generic)
 
 
 @functools.partial(jax.jit, static_argnames=("window", "stride", "padding", "ceil_mode", "count_padding"))
@@ -93,9 +113,8 @@ def avg_pool(
         for n, k, s, pads, (_, after) in zip(size, window, stride, padding, extended)
     ]
     x = _pad(x, extended, 0)
-    slices = functools.partial(_reduce_slices, window=window, stride=stride, combine=jnp.add)
     generic = functools.partial(_reduce_window, window=window, stride=stride, initial=0, combine=lax.add)
-    total = lax.platform_dependent(x, cpu=slices, default=generic)
+    total = lax.platform_dependent(x, cpu=lambda x: _sum_of_slices(x, window, stride), default=generic)
     count = np.outer(*counts)
     if (count == count[0, 0]).all():
         return total * jnp.asarray(1 / count[0, 0], x.dtype)
