@@ -1,6 +1,6 @@
 """`python -m benchmarks.cpu`: flaim beside timm (eager, channels-last, compiled) and Keras on JAX, on a CPU.
 
-Prints a table for each task, writes `benchmarks/results/cpu.json`. `--help` lists the options.
+Prints a table for each task, writes `benchmarks/results/cpu.json` and a plot beside it. `--help` lists the options.
 """
 
 import json
@@ -38,11 +38,20 @@ def main(
     task: Annotated[list[str] | None, typer.Option(help=f"Which of {', '.join(TASKS)}; all by default.")] = None,
     seconds: Annotated[float, typer.Option(help="How long each contender is timed, per model and task.")] = 3.0,
     adapters: Annotated[bool, typer.Option(help="Time the four adapters too (forward).")] = True,
+    keep: Annotated[bool, typer.Option(help="Keep the figures of other tasks that the output file holds.")] = False,
     output: Annotated[Path, typer.Option(help="Where the figures go.")] = harness.ROOT / "benchmarks/results/cpu.json",
 ) -> None:
     """Time flaim, timm and Keras side by side, one process each, taking turns."""
     console = Console()
-    report: dict = {"machine": harness.machine(), "results": []}
+    rate = harness.matmul_rate()
+    console.print(f"Matrix products of float32 numbers run at {rate / 1e9:.0f} GFLOP/s here.")
+    report: dict = {"machine": {**harness.machine(), "matmul_flops": rate}, "results": []}
+    if output.exists() and keep:
+        report["results"] = [
+            r
+            for r in json.loads(output.read_text())["results"]
+            if (r["task"], r["batch"]) not in map(TASKS.get, task or TASKS)
+        ]
     for key in task or TASKS:
         kind, batch = TASKS[key]
         panel = {}
@@ -51,11 +60,13 @@ def main(
             keras = ["keras"] if model in KERAS and kind == "forward" else []
             panel[model] = ours + list(TIMM) + keras
         results = harness.run_panel(panel, kind, batch, seconds=seconds)
-        console.print(harness.table(results, f"{kind}, batch {batch}, float32: median ms"))
+        limits = {model: harness.operations(model, batch, kind) / rate for model in panel}
+        console.print(harness.table(results, f"{kind}, batch {batch}, float32: median ms", limits))
         report["results"] += [{**asdict(r), "median": r.median} for rows in results.values() for r in rows]
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report, indent=1))
-    console.print(f"Figures written to {output}")
+        harness.plot(report, output.with_suffix(".png"))
+    console.print(f"Figures written to {output} and {output.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

@@ -129,6 +129,77 @@ def table(results: dict[str, list[Result]], title: str, limits: dict[str, float]
     return out
 
 
+def matmul_rate(size: int = 2048, repeats: int = 15) -> float:
+    """Floating-point operations a second of a float32 matrix product of this side, the better of jax and torch."""
+    code = (
+        "import sys, time, statistics, {0} as np\n"
+        "{1}\n"
+        "times = []\n"
+        "for _ in range({2}):\n"
+        "    start = time.perf_counter(); run(); times.append(time.perf_counter() - start)\n"
+        "print(2 * {3} ** 3 / statistics.median(times[3:]))\n"
+    )
+    jax_setup = (
+        "import jax; a = np.ones(({0}, {0})); f = jax.jit(lambda a: a @ a); run = lambda: f(a).block_until_ready()"
+    )
+    torch_setup = "a = np.ones({0}, {0}); run = lambda: a @ a"
+    rates = []
+    for module, setup in (("jax.numpy", jax_setup), ("torch", torch_setup)):
+        program = code.format(module, setup.format(size), repeats, size)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        rates.append(float(done.stdout))
+    return max(rates)
+
+
+def operations(model: str, batch: int, task: str) -> int:
+    """Floating-point operations of matrix products and convolutions in a forward pass, or three times that to train."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from tests.oracle import timm
+
+    with torch.device("meta"):
+        network = timm.create_model(model).eval()
+        images = torch.empty(batch, *timm.get_pretrained_cfg(model).input_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(images)
+    return counter.get_total_flops() * (3 if task == "train" else 1)
+
+
+def plot(report: dict, path: Path) -> None:
+    """Bars, a panel for each task: each contender's time over that of timm's best mode, model by model."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    tasks = list(dict.fromkeys((r["task"], r["batch"]) for r in report["results"]))
+    figure, axes = plt.subplots(len(tasks), 1, figsize=(12, 3.6 * len(tasks)), squeeze=False, layout="constrained")
+    for axis, (task, batch) in zip(axes[:, 0], tasks):
+        rows = [r for r in report["results"] if (r["task"], r["batch"]) == (task, batch) and r["times"]]
+        models = list(dict.fromkeys(r["model"] for r in rows))
+        shown = [c for c in ("flaim", *TIMM, "keras") if any(r["contender"] == c for r in rows)]
+        medians = {(r["model"], r["contender"]): r["median"] for r in rows}
+        best = {m: min((medians.get((m, c), np.inf) for c in TIMM), default=np.nan) for m in models}
+        for i, contender in enumerate(shown):
+            heights = [medians.get((m, contender), np.nan) / best[m] for m in models]
+            axis.bar(
+                np.arange(len(models)) + 0.8 * (i - (len(shown) - 1) / 2) / len(shown),
+                heights,
+                0.8 / len(shown),
+                label=contender,
+            )
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set_xticks(range(len(models)), models, rotation=25, ha="right", fontsize=8)
+        axis.set_ylim(0, 3)
+        axis.set_ylabel("time / best timm mode")
+        axis.set_title(f"{task}, batch {batch} (lower is better; bars above 3 are cut)", fontsize=10)
+    axes[0, 0].legend(ncols=5, fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def machine() -> dict:
     """What the figures were measured on."""
     from importlib.metadata import version

@@ -3,11 +3,19 @@
 Measured on 2 CPU cores (float32, jax 0.10.2, batch 8, ViT-B/16's 197 tokens and 12 heads of width 64): contracting over
 heads where they lie, between tokens and width, 38 ms; with heads in front, as batched matrix products, 11 ms; dividing
 by the softmax's sum after the second product instead of before it, 6 ms. Swin-T's first stage: 40, 13 and 7 ms.
+
+On a CUDA GPU, cuDNN's fused attention serves where its limits allow: half precision, no bias, heads up to 128 wide.
 """
 
+import functools
+import math
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+_CUDNN_MAX_WIDTH = 128
 
 
 def dot_product_attention(
@@ -23,6 +31,34 @@ def dot_product_attention(
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    products = functools.partial(_products, bias=bias, scale=scale)
+    if bias is None and _fits_cudnn(query, key, value) and _cudnn_is_there():
+        fused = functools.partial(_cudnn, scale=scale)
+        return lax.platform_dependent(query, key, value, cuda=fused, default=products)
+    return products(query, key, value)
+
+
+def _fits_cudnn(query: Array, key: Array, value: Array) -> bool:
+    """cuDNN takes half precision, and widths of heads that are equal, multiples of 8 and at most 128."""
+    widths = {x.shape[-1] for x in (query, key, value)}
+    half = {x.dtype for x in (query, key, value)} in ({jnp.dtype("bfloat16")}, {jnp.dtype("float16")})
+    return half and len(widths) == 1 and max(widths) % 8 == 0 and max(widths) <= _CUDNN_MAX_WIDTH
+
+
+@functools.cache
+def _cudnn_is_there() -> bool:
+    """jax refuses to trace cuDNN's attention where there is no GPU."""
+    return any(device.platform == "gpu" for device in jax.devices())
+
+
+def _cudnn(query: Array, key: Array, value: Array, scale: float) -> Array:
+    batch = query.shape[:-3]
+    flat = (x.reshape(math.prod(batch), *x.shape[-3:]) for x in (query, key, value))
+    y = jax.nn.dot_product_attention(*flat, scale=scale, implementation="cudnn")
+    return y.reshape(*batch, *y.shape[1:])
+
+
+def _products(query: Array, key: Array, value: Array, bias: Array | None, scale: float) -> Array:
     query, key, value = (jnp.swapaxes(x, -3, -2) for x in (query * scale, key, value))
     logits = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
     if bias is not None:

@@ -67,12 +67,18 @@ def _input_gradient(cotangent, kernel, *, shape: tuple[int, ...], stride: Pair, 
 
 
 def _kernel_gradient(x, cotangent, *, shape: tuple[int, ...], **window):
-    """The gradient for the kernel: for each position, image times cotangent summed over pixels, an image at a time."""
+    """The gradient for the kernel: for each position, image times cotangent summed over pixels, an image at a time.
+
+    One reduction of as many operands as there are positions: XLA fuses the products into it, where it would write those
+    of one reduction each to memory. 7x7 at 56x56x96: 18 instead of 70 ms.
+    """
 
     def of_one(total, image_and_cotangent):
-        image, cotangent = (a[None] for a in image_and_cotangent)
-        met = taps(image, shape[:2], size=cotangent.shape[1:3], **window)
-        sums = [jnp.sum((pixels * cotangent).astype(jnp.float32), (0, 1, 2)) for _, _, pixels in met]
+        image, cotangent = image_and_cotangent
+        met = taps(image[None], shape[:2], size=cotangent.shape[:2], **window)
+        products = tuple((pixels[0] * cotangent).astype(jnp.float32) for _, _, pixels in met)
+        zeros = tuple(jnp.zeros((), jnp.float32) for _ in products)
+        sums = lax.reduce(products, zeros, lambda a, b: tuple(map(jnp.add, a, b)), (0, 1))
         return total + jnp.stack(sums), None
 
     start = jnp.zeros((shape[0] * shape[1], x.shape[-1]), jnp.float32)

@@ -1,0 +1,43 @@
+"""`python -m benchmarks.gpu`: flaim beside timm (channels-last autocast, compiled) on a GPU, in bfloat16.
+
+Prints a table for each task, writes `benchmarks/results/gpu.json` and a plot beside it. `--help` lists the options.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import harness
+from benchmarks.cpu import PANEL
+
+TASKS = {"forward256": ("forward", 256), "train128": ("train", 128)}
+CONTENDERS = ["flaim", "timm:channels_last", "timm:compile"]
+
+
+def main(
+    models: Annotated[list[str] | None, typer.Argument(help="Architectures; the whole panel by default.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help=f"Which of {', '.join(TASKS)}; all by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long each contender is timed, per model and task.")] = 3.0,
+    output: Annotated[Path, typer.Option(help="Where the figures go.")] = harness.ROOT / "benchmarks/results/gpu.json",
+) -> None:
+    """Time flaim and timm side by side, one process each, taking turns."""
+    console = Console()
+    report: dict = {"machine": harness.machine(), "results": []}
+    for key in task or TASKS:
+        kind, batch = TASKS[key]
+        panel = {model: CONTENDERS for model in models or PANEL}
+        results = harness.run_panel(panel, kind, batch, "bfloat16", seconds)
+        console.print(harness.table(results, f"{kind}, batch {batch}, bfloat16: median ms"))
+        report["results"] += [{**asdict(r), "median": r.median} for rows in results.values() for r in rows]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=1))
+        harness.plot(report, output.with_suffix(".png"))
+    console.print(f"Figures written to {output} and {output.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
