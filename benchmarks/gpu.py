@@ -29,7 +29,7 @@ def main(
     report: dict = {"machine": harness.machine(), "results": []}
     for key in task or TASKS:
         kind, batch = TASKS[key]
-        panel = {model: CONTENDERS for model in models or PANEL}
+        panel = dict.fromkeys(models or PANEL, CONTENDERS)
         results = harness.run_panel(panel, kind, batch, "bfloat16", seconds)
         console.print(harness.table(results, f"{kind}, batch {batch}, bfloat16: median ms"))
         report["results"] += [{**asdict(r), "median": r.median} for rows in results.values() for r in rows]

@@ -109,7 +109,7 @@ def table(results: dict[str, list[Result]], title: str, limits: dict[str, float]
     out = Table(title=title)
     out.add_column("model")
     for name in contenders:
-        out.add_column(name, justify="right")
+        out.add_column(name.replace(":", "\n"), justify="right")
     out.add_column("ratio", justify="right", style="bold")
     if limits:
         out.add_column("of limit", justify="right")

@@ -1,4 +1,3 @@
-import functools
 from collections.abc import Callable
 
 import jax
@@ -14,21 +13,20 @@ from flaim_core.scope import Scope, kernel
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The exact GELU, by the error function. Hendrycks and Gimpel (2016)."""
-    return _gelu(x)
+    return jax.checkpoint(_gelu, prevent_cse=False)(x)
 
 
 _SQRT_HALF, _DENSITY = np.float32(np.sqrt(0.5)), np.float32(1 / np.sqrt(2 * np.pi))
 
 
-# Differentiated piece by piece, erfc alone would keep five arrays. Here x is all there is to keep, and the derivative is
-# computed where it is used: a pass over memory costs more than an error function.
-@functools.partial(jax.checkpoint, prevent_cse=False)
+# Differentiated piece by piece, erfc alone would keep five arrays. Here x is all there is to keep, and the derivative
+# is computed where it is used: a pass over memory costs more than an error function.
 @jax.custom_jvp
 def _gelu(x: Array) -> Array:
     return (x * _normal_cumulative(x)).astype(x.dtype)
 
 
-@_gelu.__wrapped__.defjvp
+@_gelu.defjvp
 def _gelu_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x,) = primals
     wide = x.astype(jnp.float32)

@@ -75,7 +75,7 @@ def _kernel_gradient(x, cotangent, *, shape: tuple[int, ...], **window):
 
     def of_one(total, image_and_cotangent):
         image, cotangent = image_and_cotangent
-        met = taps(image[None], shape[:2], size=cotangent.shape[:2], **window)
+        met = taps(image[None], (shape[0], shape[1]), size=cotangent.shape[:2], **window)
         products = tuple((pixels[0] * cotangent).astype(jnp.float32) for _, _, pixels in met)
         zeros = tuple(jnp.zeros((), jnp.float32) for _ in products)
         sums = lax.reduce(products, zeros, lambda a, b: tuple(map(jnp.add, a, b)), (0, 1))
