@@ -6,7 +6,8 @@ Tan and Le, "EfficientNet" (2019) and "EfficientNetV2" (2021); Howard et al., "M
 (2019); Han et al., "Model Rubik's Cube" (2020), TinyNet; Li et al., "Searching for Fast Model Families on Datacenter
 Accelerators" (2021), EfficientNet-X; Akin et al., "Searching for Efficient Neural Architectures for On-Device ML on
 Edge TPUs" (2022). The reference implementation is timm's `efficientnet.py`, whose three models with pruned channels are
-left out. `fbnetc_100` has the epsilon its weights were trained with, 1e-3, which timm sets only where it loads them.
+left out and which lacks Keras' MobileNets, `tf_mobilenetv1_*`. `fbnetc_100` has the epsilon its weights were trained
+with, 1e-3, which timm sets only where it loads them.
 """
 
 import math
@@ -185,6 +186,11 @@ _MOBILENET_V1 = tuple(
     _ds(depth, 3, stride, features, residual=False, activate_output=True)
     for depth, stride, features in ((1, 1, 64), (2, 2, 128), (2, 2, 256), (6, 2, 512), (2, 2, 1024))
 )
+# Keras pads a strided depthwise convolution at the bottom and right, be the map's side even or odd.
+_TF_MOBILENET_V1 = tuple(
+    (replace(stack, first=(*stack.first, ("padding", ((0, 1), (0, 1))))),) if i > 0 else (stack,)
+    for i, (stack,) in enumerate(_MOBILENET_V1)
+)
 _MOBILENET_V2 = (
     _ds(1, 3, 1, 16), _mb(2, 3, 2, 6, 24), _mb(3, 3, 2, 6, 32), _mb(4, 3, 2, 6, 64), _mb(3, 3, 1, 6, 96),
     _mb(3, 3, 2, 6, 160), _mb(1, 3, 1, 6, 320),
@@ -349,6 +355,10 @@ VARIANTS = {
     "mobilenetv1_100": _MOBILENET(_MOBILENET_V1, head=None),
     "mobilenetv1_100h": _MOBILENET(_MOBILENET_V1, head=1024),
     "mobilenetv1_125": _MOBILENET(_MOBILENET_V1, 1.25, head=None),
+    **{
+        f"tf_mobilenetv1_{name}": _MOBILENET(_TF_MOBILENET_V1, int(name) / 100, head=None, **_TF)
+        for name in ("025", "050", "075", "100")
+    },
     **{f"mobilenetv2_{name}": _MOBILENET(_MOBILENET_V2, int(name) / 100) for name in ("035", "050", "075", "100")},
     "mobilenetv2_110d": _fixed_ends(_MOBILENET_V2, 1.1, 1.2),
     "mobilenetv2_120d": _fixed_ends(_MOBILENET_V2, 1.2, 1.4),

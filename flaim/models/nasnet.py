@@ -1,8 +1,7 @@
 """NASNet-A: cells of separable convolutions and poolings that a search found, each fed by the two before it.
 
 Zoph et al., "Learning Transferable Architectures for Scalable Image Recognition" (2018), figure 4. The reference
-implementation is timm's `nasnet.py`. Keras, which alone has the mobile network, pads the max-poolings with zeros:
-`keras_nasnet_*`.
+implementation is timm's `nasnet.py`. The mobile network's weights are Keras', which pads max-poolings with zeros.
 """
 
 from collections.abc import Callable
@@ -169,13 +168,15 @@ def nasnet(
     return classifier(scope["last_linear"], ops.global_avg_pool(x), n_classes, drop_rate=drop_rate)
 
 
-_LARGE: dict = {"depth": 6, "features": 4032, "stem_features": 96, "skip_reduction": True, "input_size": 331}
-_MOBILE: dict = {"depth": 4, "features": 1056, "stem_features": 32, "skip_reduction": False, "input_size": 224}
-
-VARIANTS = {
-    "nasnetalarge": _LARGE,
-    "keras_nasnet_large": {**_LARGE, "pool": zero_padded_max_pool},
-    "keras_nasnet_mobile": {**_MOBILE, "pool": zero_padded_max_pool},
+VARIANTS: dict[str, dict] = {
+    "nasnetalarge": {"depth": 6, "features": 4032, "stem_features": 96, "skip_reduction": True, "input_size": 331},
+    "nasnetamobile": {
+        "depth": 4,
+        "features": 1056,
+        "stem_features": 32,
+        "skip_reduction": False,
+        "pool": zero_padded_max_pool,
+    },
 }
 
 FAMILY = Family(nasnet, "last_linear", VARIANTS)

@@ -2,7 +2,7 @@
 
 Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions" (2017). The reference implementation is timm's
 `xception.py`, whose `legacy_xception` has the paper's weights. Keras, where they come from, pads the max-poolings of
-maps with even sides at the bottom and right alone and has a batch norm epsilon of 1e-3: `keras_xception`.
+maps with even sides at the bottom and right alone, and its norms have an epsilon of 1e-3: `padding` and `norm_eps`.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ def xception(
     middle_depth: int = 8,
     exit_widths: tuple[int, int, int] = (1024, 1536, 2048),
     padding: int | str = 1,
-    norm: Callable = batch_norm,
+    norm_eps: float = 1e-5,
     drop_rate: float = 0.0,
 ) -> Float[Array, "b ..."]:
     """Two convolutions, the entry, middle and exit flow.
@@ -77,6 +77,7 @@ def xception(
         exit_widths: Of the last block, which halves the map, and of the two separable convolutions that follow it.
         padding: Of the max-poolings, as `conv` takes it.
     """
+    norm = partial(batch_norm, eps=norm_eps)
     for i, width in enumerate(stem_widths, 1):
         x = conv(scope[f"conv{i}"], x, width, kernel_size=3, stride=2 if i == 1 else 1, padding=0, bias=False)
         x = relu(norm(scope[f"bn{i}"], x))
@@ -99,9 +100,6 @@ def xception(
     return x if n_classes == 0 else classifier(scope["fc"], ops.global_avg_pool(x), n_classes, drop_rate=drop_rate)
 
 
-VARIANTS: dict[str, dict] = {
-    "legacy_xception": {"input_size": 299},
-    "keras_xception": {"padding": "same", "norm": partial(batch_norm, eps=1e-3), "input_size": 299},
-}
+VARIANTS = {"legacy_xception": {"input_size": 299}}
 
 FAMILY = Family(xception, "fc", VARIANTS)

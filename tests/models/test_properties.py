@@ -22,10 +22,10 @@ def stages_of(name: str, n: int) -> tuple:
 SMALL = {
     "convnext": ("test_convnext2", {"input_size": 32}),
     "efficientnet": ("test_efficientnet", {"input_size": 32}),
-    "inception_resnet_v2": ("inception_resnet_v2", {"input_size": 75, "depths": (2, 1, 1), "features": 64}),
+    "inception_resnet_v2": ("inception_resnet_v2", {"input_size": 107, "depths": (2, 1, 1), "features": 64}),
     "maxvit": ("maxvit_tiny_tf_224", {"input_size": 64, "depths": (1, 1), "dims": (32, 64), "stem_dims": (16, 16)}),
     "mobilenetv3": ("mobilenetv3_small_100", {"input_size": 32, "stages": stages_of("mobilenetv3_small_100", 3)}),
-    "nasnet": ("nasnetalarge", {"input_size": 32, "depth": 1, "features": 384, "stem_features": 8}),
+    "nasnet": ("nasnetalarge", {"input_size": 64, "depth": 1, "features": 384, "stem_features": 8}),
     "resnet": ("test_resnet", {"input_size": 32}),
     "swin": ("swin_tiny_patch4_window7_224", {"input_size": 56, "depths": (2, 2), "num_heads": (1, 2), "dim": 16}),
     "vgg": ("vgg11_bn", {"input_size": 64, "depths": (1, 2), "widths": (8, 16), "head_features": 32}),
