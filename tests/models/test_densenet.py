@@ -40,7 +40,9 @@ def test_heads_and_stages_are_timms():
         features = reference.forward_features(oracle.to_torch(images))
         pooled = reference.forward_head(features, pre_logits=True)
         stages = reference.forward_intermediates(oracle.to_torch(images), intermediates_only=True)
-    assert relative_error(model.replace(n_classes=0).apply(variables, images).value, features.permute(0, 2, 3, 1)) < 1e-5
+    assert (
+        relative_error(model.replace(n_classes=0).apply(variables, images).value, features.permute(0, 2, 3, 1)) < 1e-5
+    )
     assert relative_error(model.replace(n_classes=-1).apply(variables, images).value, pooled) < 1e-5
     captured = model.apply(variables, images, capture="stage_*").intermediates
     assert [f.channels for f in model.feature_info] == [stage.shape[1] for stage in stages]
