@@ -1,0 +1,70 @@
+"""Keras 3 on JAX as the reference: its models, every weight randomised, their files and their outputs."""
+
+import importlib
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+from keras.src.legacy.saving import legacy_h5_format
+from keras.src.utils import naming
+
+
+def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Randomise every weight so that each counts and activations stay of order one."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        shape, name = tuple(weight.shape), weight.name
+        if weight.dtype == "int32":  # how many batches a normalisation layer has seen
+            continue
+        if name.endswith("kernel"):
+            fan_in = np.prod(shape[:2]) if "depthwise" in weight.path else np.prod(shape[:-1])
+            value = rng.standard_normal(shape) / np.sqrt(fan_in)
+        elif name in ("moving_variance", "variance"):
+            value = 0.5 + rng.random(shape)
+        else:
+            value = (name == "gamma") + 0.2 * rng.standard_normal(shape)
+        weight.assign(value.astype(np.float32))
+    return model
+
+
+def save(model: keras.Model, folder: Path) -> dict[str, Path]:
+    """The model in each kind of file that Keras has or had, by kind."""
+    files = {kind: folder / f"model{kind}" for kind in (".weights.h5", ".keras", ".h5")}
+    model.save_weights(files[".weights.h5"])
+    model.save(files[".keras"])
+    with h5py.File(files[".h5"], "w") as file:  # weights alone, as on Keras' servers
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+    return files
+
+
+def pixels(size: int, batch: int = 2, seed: int = 0) -> np.ndarray:
+    """Random images `(batch, size, size, 3)` of integers from 0 to 255, as floats."""
+    return np.random.default_rng(seed).integers(0, 256, (batch, size, size, 3)).astype(np.float32)
+
+
+def run(model: keras.Model, module: str, images: np.ndarray) -> np.ndarray:
+    """The model's output for pixels in [0, 255], after its own `preprocess_input`."""
+    preprocess = importlib.import_module(f"keras.applications.{module}").preprocess_input
+    return np.asarray(model(preprocess(images.copy()), training=False))
+
+
+def structure(model: keras.Model) -> list[str]:
+    """What `checkpoint_structure` of the model's table must be: a line for each layer that has weights."""
+    return [
+        _line(layer) for layer in model.layers if layer.weights and not isinstance(layer, keras.layers.Normalization)
+    ]
+
+
+def _line(layer: keras.layers.Layer) -> str:
+    kind = naming.to_snake_case(type(layer).__name__)
+    shapes = {}
+    for weight in layer.weights:
+        shape = tuple(weight.shape)
+        role = "depthwise_kernel" if kind == "depthwise_conv2d" and weight.name == "kernel" else weight.name
+        if role == "depthwise_kernel":
+            shape = (*shape[:2], 1, shape[2] * shape[3])
+        shapes[role] = shape
+    if kind == "batch_normalization":  # without a scale it has one of ones
+        shapes.setdefault("gamma", shapes["beta"])
+    return f"{layer.name} {kind} " + " ".join(f"{role}{shapes[role]}" for role in sorted(shapes))
