@@ -5,8 +5,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -99,19 +99,25 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     names = _shard_names(folder, len(shards), config["fingerprint"])
-    single = len(shards) == 1
-    with _temporaries(folder) as write:
+    single = names == [WEIGHTS]
+    with _Replacement(folder) as new:
         for name, shard in zip(names, shards):
-            write(name, lambda file, shard=shard: _write_tensors(file, shard, metadata, written))
+            new.write(name, partial(_write_tensors, tensors=shard, metadata=metadata, written=written))
         if not single:
             index = {
                 "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
                 "weight_map": {key: name for name, shard in zip(names, shards) for key in shard},
             }
-            write(INDEX, _text(index))
-        write(CONFIG, _text(config))
-    # Where both are there, readers take the single file.
-    (folder / (INDEX if single else WEIGHTS)).unlink(missing_ok=True)
+            new.write(INDEX, partial(_write_json, index))
+        new.write(CONFIG, partial(_write_json, config))
+        for name in names:
+            new.move(name)
+        if not single:
+            new.move(INDEX)
+            (folder / WEIGHTS).unlink(missing_ok=True)  # readers take it where both are there
+        new.move(CONFIG)
+    if single:
+        (folder / INDEX).unlink(missing_ok=True)
     for file in folder.iterdir():
         if _SHARD.fullmatch(file.name) and file.name not in names:
             file.unlink()
@@ -183,43 +189,41 @@ def _write_tensors(
         written(name)
 
 
-def _text(document: Any) -> Callable[[BinaryIO], Any]:
-    return lambda file: file.write((json.dumps(document, indent=2) + "\n").encode())
+def _write_json(document: Any, file: BinaryIO) -> None:
+    file.write((json.dumps(document, indent=2) + "\n").encode())
 
 
-@contextmanager
-def _temporaries(folder: Path):
-    """A function that writes a file beside its place; when the block ends well, all files move there, in order."""
-    files: dict[str, Path] = {}
+class _Replacement:
+    """Files that are written beside their places in a folder, and gone where they have not been moved there."""
 
-    def write(name: str, content: Callable[[BinaryIO], Any]) -> None:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-        files[name] = Path(temporary)
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._temporaries: dict[str, Path] = {}
+
+    def write(self, name: str, content: Callable[[BinaryIO], Any]) -> None:
+        """Write a file whole."""
+        descriptor, path = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=self._folder)
+        self._temporaries[name] = Path(path)
         with os.fdopen(descriptor, "wb") as file:
             content(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # temporary files are for their owner's eyes only
+        os.chmod(path, 0o644)  # temporary files are for their owner's eyes only
 
-    try:
-        yield write
-        for name, temporary in files.items():
-            os.replace(temporary, folder / name)
-            _sync(folder)
-    except BaseException:
-        for temporary in files.values():
-            temporary.unlink(missing_ok=True)
-        raise
+    def move(self, name: str) -> None:
+        """Put a file in its place, for good even if the power fails next."""
+        os.replace(self._temporaries[name], self._folder / name)
+        if os.name == "posix":
+            folder = os.open(self._folder, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
 
+    def __enter__(self) -> "_Replacement":
+        return self
 
-def _sync(folder: Path) -> None:
-    """Have the system keep the order of renamings through a power failure."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def __exit__(self, *_: Any) -> None:
+        for path in self._temporaries.values():
+            path.unlink(missing_ok=True)
 
 
 def _remove_leftovers(folder: Path) -> None:
