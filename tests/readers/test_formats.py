@@ -27,7 +27,7 @@ def is_view(array) -> bool:
     """Whether the array's bytes are those of a mapped file."""
     while isinstance(array, np.ndarray):
         array = array.base
-    return isinstance(array, memoryview) and isinstance(array.obj, mmap.mmap)
+    return isinstance(getattr(array, "obj", array), mmap.mmap)
 
 
 def test_names_and_numbers(written):

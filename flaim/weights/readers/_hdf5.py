@@ -99,7 +99,7 @@ def _walk(file: h5py.File, where: str) -> Iterator[tuple[str, Any]]:
         if address in seen or path.count("/") > MAX_DEPTH:
             raise CheckpointError(f"{where}, {path[:200]}: a group that is in itself, or in {MAX_DEPTH} others")
         seen.add(address)
-        for name in group.id.links:
+        for name in group.id:
             full = f"{path}/{_text(name)}".lstrip("/")
             link = group.id.links.get_info(name).type
             if link != h5py.h5l.TYPE_HARD:
