@@ -1,13 +1,26 @@
 """Keras 3 on JAX as the reference: its models, every weight randomised, their files and their outputs."""
 
 import importlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import h5py
+import jax
 import keras
 import numpy as np
 from keras.src.legacy.saving import legacy_h5_format
 from keras.src.utils import naming
+
+
+def build(make: Callable[..., keras.Model], *, size: int, classes: int = 7, seed: int = 0) -> keras.Model:
+    """A model of `keras.applications` for images of side `size`, every weight randomised, that puts out logits."""
+    keras.backend.clear_session()  # so that the names that Keras makes up start anew
+    zeros = {name: lambda shape, *_, **__: np.zeros(shape, np.float32) for name in ("uniform", "truncated_normal")}
+    with mock.patch.multiple(keras.src.backend.random, **zeros):  # each drawing would compile, to be overwritten
+        model = make(weights=None, input_shape=(size, size, 3), classes=classes, classifier_activation=None)
+    return randomise(model, seed)
 
 
 def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
@@ -46,7 +59,7 @@ def pixels(size: int, batch: int = 2, seed: int = 0) -> np.ndarray:
 def run(model: keras.Model, module: str, images: np.ndarray) -> np.ndarray:
     """The model's output for pixels in [0, 255], after its own `preprocess_input`."""
     preprocess = importlib.import_module(f"keras.applications.{module}").preprocess_input
-    return np.asarray(model(preprocess(images.copy()), training=False))
+    return np.asarray(jax.jit(partial(model, training=False))(preprocess(images.copy())))
 
 
 def structure(model: keras.Model) -> list[str]:

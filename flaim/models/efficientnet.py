@@ -6,8 +6,10 @@ Tan and Le, "EfficientNet" (2019) and "EfficientNetV2" (2021); Howard et al., "M
 (2019); Han et al., "Model Rubik's Cube" (2020), TinyNet; Li et al., "Searching for Fast Model Families on Datacenter
 Accelerators" (2021), EfficientNet-X; Akin et al., "Searching for Efficient Neural Architectures for On-Device ML on
 Edge TPUs" (2022). The reference implementation is timm's `efficientnet.py`, whose three models with pruned channels are
-left out and which lacks Keras' MobileNets, `tf_mobilenetv1_*`. `fbnetc_100` has the epsilon its weights were trained
-with, 1e-3, which timm sets only where it loads them.
+left out. `fbnetc_100` has the epsilon its weights were trained with, 1e-3, which timm sets only where it loads them.
+
+Keras' EfficientNets are the `tf_*` ones, its MobileNets are Keras' alone: `tf_mobilenetv1_*`. Its MobileNetV2s
+(`mobilenetv2_130` is Keras' alone) have TensorFlow's padding and epsilon too: `padding="same"` and `norm_eps=1e-3`.
 """
 
 import math
@@ -89,6 +91,7 @@ def efficientnet(
     head_features: int | None = 1280,
     padding: int | str | None = None,
     norm: Callable = batch_norm,
+    norm_eps: float | None = None,
     act: Callable = silu,
     norm_act: Callable | None = None,
     anti_alias: Callable | None = None,
@@ -102,8 +105,10 @@ def efficientnet(
         stages: The stacks of each stage; what a stack's own options say goes before `padding`, `norm`, `act`, ...
         head_features: Width of the last convolution; None for none.
         padding, norm, act, norm_act, anti_alias: As in `flaim_core.mbconv`.
+        norm_eps: Epsilon of all norms; None for the norm's own.
         drop_path_rate: The rate that growing linearly from 0 at the first block would reach one after the last.
     """
+    norm = norm if norm_eps is None else partial(norm, eps=norm_eps)
     activate = norm_act or (lambda scope, x: act(norm(scope, x)))
     x = conv(scope["conv_stem"], x, stem_features, kernel_size=stem_kernel_size, stride=2, padding=padding, bias=False)
     x = activate(scope["bn1"], x)
@@ -362,6 +367,7 @@ VARIANTS = {
     **{f"mobilenetv2_{name}": _MOBILENET(_MOBILENET_V2, int(name) / 100) for name in ("035", "050", "075", "100")},
     "mobilenetv2_110d": _fixed_ends(_MOBILENET_V2, 1.1, 1.2),
     "mobilenetv2_120d": _fixed_ends(_MOBILENET_V2, 1.2, 1.4),
+    "mobilenetv2_130": _MOBILENET(_MOBILENET_V2, 1.3, head=1664),
     "mobilenetv2_140": _MOBILENET(_MOBILENET_V2, 1.4, head=1792),
     "fbnetc_100": _RELU(_FBNET_C, stem=16, head=1984, norm=_TF["norm"]),
     "spnasnet_100": _MNASNET(_SPNASNET),

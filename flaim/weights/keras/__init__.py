@@ -15,11 +15,17 @@ from flaim.models import create, family
 from flaim.weights import native
 from flaim.weights.config import Config
 from flaim.weights.errors import CheckpointError
-from flaim.weights.keras import densenet, resnet
+from flaim.weights.keras import densenet, efficientnet, resnet, resnetv2
 from flaim.weights.keras._files import Layers, Weights, layers_of
 from flaim.weights.keras._table import PREPROCESSING, Entry, Table
 
-TABLES: tuple[Table, ...] = (densenet.TABLE, resnet.TABLE)
+TABLES: tuple[Table, ...] = (
+    densenet.TABLE,
+    efficientnet.EFFICIENTNET,
+    efficientnet.MOBILENET_V2,
+    resnet.TABLE,
+    resnetv2.TABLE,
+)
 
 # Weights by number, as tensors of TensorFlow's, or in a group that repeats the layer's name.
 _NAMES = re.compile(r"/vars/\d+$|/[^/]*(kernel|gamma|beta|moving_mean|_W)(_\d+)?:0$|(^|/)([^/]+)/\4/(kernel|gamma)$")
