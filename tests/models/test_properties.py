@@ -1,5 +1,7 @@
 """What holds for every family: transformations, dtypes, captures, heads, dropping."""
 
+import inspect
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,10 @@ SMALL = {
     "convnext": ("test_convnext2", {"input_size": 32}),
     "densenet": ("densenetblur121d", {"input_size": 32, "depths": (1, 2), "growth": 8, "stem_widths": (8, 8, 16)}),
     "efficientnet": ("test_efficientnet", {"input_size": 32}),
+    "inception_v3": (
+        "inception_v3",
+        {"input_size": 139, "pool_features": (32,), "widths": (32,), "final_depth": 1},
+    ),
     "maxvit": ("maxvit_tiny_tf_224", {"input_size": 64, "depths": (1, 1), "dims": (32, 64), "stem_dims": (16, 16)}),
     "resnet": ("test_resnet", {"input_size": 32}),
     "resnetv2": ("resnetv2_50t", {"input_size": 32, "depths": (2, 1), "widths": (32, 64)}),
@@ -53,7 +59,8 @@ def test_every_family_has_a_small_variant():
 
 
 def test_remat_and_scan_give_the_same_gradients(family):
-    reference = small(family, drop_path_rate=0.2)
+    options = inspect.signature(small(family).fn).parameters
+    reference = small(family, **{"drop_path_rate" if "drop_path_rate" in options else "drop_rate": 0.2})
     variables, x = randomised(reference), images(reference)
 
     def training(model):

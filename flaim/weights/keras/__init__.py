@@ -15,7 +15,7 @@ from flaim.models import create, family
 from flaim.weights import native
 from flaim.weights.config import Config
 from flaim.weights.errors import CheckpointError
-from flaim.weights.keras import densenet, efficientnet, resnet, resnetv2
+from flaim.weights.keras import densenet, efficientnet, inception_v3, resnet, resnetv2
 from flaim.weights.keras._files import Layers, Weights, layers_of
 from flaim.weights.keras._table import PREPROCESSING, Entry, Table
 
@@ -23,6 +23,7 @@ TABLES: tuple[Table, ...] = (
     densenet.TABLE,
     efficientnet.EFFICIENTNET,
     efficientnet.MOBILENET_V2,
+    inception_v3.TABLE,
     resnet.TABLE,
     resnetv2.TABLE,
 )
