@@ -100,6 +100,15 @@ SHALLOW = {
         {"stages": efficientnet._scale(efficientnet._B0, 1.0, 0.4)},
         "efficientnetb0",
     ),
+    "inception_v3": Shallow(
+        keras.applications.InceptionV3,
+        "inception_v3",
+        dialect.inception_v3.TABLE,
+        (),
+        {},
+        "inception_v3",
+        size=80,
+    ),
     "mobilenet_v2": Shallow(
         partial(keras.applications.MobileNetV2, alpha=1.3),
         "mobilenet_v2",

@@ -24,6 +24,10 @@ SMALL = {
     "densenet": ("densenetblur121d", {"input_size": 32, "depths": (1, 2), "growth": 8, "stem_widths": (8, 8, 16)}),
     "efficientnet": ("test_efficientnet", {"input_size": 32}),
     "inception_resnet_v2": ("inception_resnet_v2", {"input_size": 107, "depths": (2, 1, 1), "features": 64}),
+    "inception_v3": (
+        "inception_v3",
+        {"input_size": 139, "pool_features": (32,), "widths": (32,), "final_depth": 1},
+    ),
     "maxvit": ("maxvit_tiny_tf_224", {"input_size": 64, "depths": (1, 1), "dims": (32, 64), "stem_dims": (16, 16)}),
     "mobilenetv3": ("mobilenetv3_small_100", {"input_size": 32, "stages": stages_of("mobilenetv3_small_100", 3)}),
     "nasnet": ("nasnetalarge", {"input_size": 64, "depth": 1, "features": 384, "stem_features": 8}),
@@ -172,6 +176,7 @@ def test_fused_gives_the_same_without_batch_norm(family):
     norms = sum(path.endswith("/mean") for path in core.flatten(variables))
     left = sum(path.endswith("/mean") for path in core.flatten(folded))
     # Some normalise before convolutions too, NASNet concatenated ones; those norms have nothing to be folded into.
+    assert left == 0 or (family in ("densenet", "maxvit", "nasnet", "resnetv2") and left < norms)
     assert left == 0 or (family in ("densenet", "maxvit", "nasnet", "resnetv2") and left < norms)
     expected = jax.jit(lambda v, x: model.apply(v, x).value)(variables, x)
     found = jax.jit(lambda v, x: fused.apply(v, x).value)(folded, x)
