@@ -81,8 +81,9 @@ def _named(path: str) -> tuple[str, str] | None:
     match = _NAMED.search(last)
     if match is None or not parents:
         return None
-    half = len(parents) // 2  # names of layers may have slashes
-    layer = parents[half:] if parents[:half] == parents[half:] else parents[1:] or parents
+    # The weight's path repeats the group's name, perhaps in other scopes; names of layers may have slashes.
+    repeated = (parents[:n] for n in range(len(parents) // 2, 0, -1) if parents[:n] == parents[-n:])
+    layer = next(repeated, parents[1:] or parents)
     return "/".join(layer), _OLDER_ROLES.get(match["role"], match["role"])
 
 

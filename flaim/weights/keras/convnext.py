@@ -44,6 +44,6 @@ TABLE = Table(
         (r"", "conv2d"),
     ),
     # Without its top the model ends in a norm with a made-up name.
-    synonyms=((r"^layer_normalization$", "head_layernorm"), (r"^.*?(?=(stage_\d+_block|stem|downsampling|head)_)", "")),
+    synonyms=((r"^layer_normalization$", "head_layernorm"), (r"^.*(?=(stage_\d+_block|stem|downsampling|head)_)", "")),
     first="stem_conv",
 )
