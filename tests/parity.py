@@ -38,6 +38,8 @@ def variables_from(spec: dict, state: dict[str, np.ndarray]) -> dict:
     flat = {}
     for path, leaf in leaves.items():
         value, axes = state[names[path]], FROM_TORCH[leaf.layout]
+        if leaf.layout == "io" and value.shape[2:] == (1, 1):  # a 1x1 convolution in timm
+            value = value[..., 0, 0]
         value = value if axes is None else value.transpose(axes)
         assert value.shape == leaf.shape, f"{path}: timm has {value.shape}, flaim {leaf.shape}"
         flat[path] = jax.numpy.asarray(value)

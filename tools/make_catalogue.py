@@ -14,9 +14,12 @@ from tests.oracle import timm
 FAMILIES = {
     "convnext": "convnext",
     "deit": "vit",
+    "densenet": "densenet",
     "efficientnet": "efficientnet",
+    "inception_v3": "inception_v3",
     "maxxvit": "maxvit",
     "resnet": "resnet",
+    "resnetv2": "resnetv2",
     "swin_transformer": "swin",
     "vision_transformer": "vit",
 }

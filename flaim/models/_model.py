@@ -142,14 +142,19 @@ class Model:
         model = self.replace(n_classes=0)
         _, features = core.shapes(model._call, self.image(), capture="*")
         return tuple(
-            Feature(name, x.shape[-1], _reduction(self.input_size, math.prod(x.shape[1:-1])))
-            for name, x in features.items()
+            Feature(name, x.shape[-1], _reduction(self.input_size, x.shape[1:-1])) for name, x in features.items()
         )
 
 
-def _reduction(size: tuple[int, int], positions: int) -> int:
-    """The side of the squares that cut an image of `size` into `positions`, of which a few may be prefix tokens."""
-    height, width = size
+def _reduction(size: tuple[int, int], shape: tuple[int, ...]) -> int:
+    """By how much a map, or as many tokens, of this shape is smaller than the image.
+
+    For tokens it is the side of the squares that cut the image into so many, of which a few may be prefix tokens. Maps
+    of networks without padding have lost some of their border: the power of two is meant that comes nearest.
+    """
+    if len(shape) == 2 and any(side % part for side, part in zip(size, shape)):
+        return 2 ** round(math.log2(math.prod(size) / math.prod(shape)) / 2)
+    (height, width), positions = size, math.prod(shape)
     counts = {side: (height // side) * (width // side) for side in range(1, max(size) + 1)}
     return max((side for side in counts if counts[side] <= positions), key=lambda side: (counts[side], side))
 

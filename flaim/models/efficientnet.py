@@ -7,25 +7,31 @@ Tan and Le, "EfficientNet" (2019) and "EfficientNetV2" (2021); Howard et al., "M
 Accelerators" (2021), EfficientNet-X; Akin et al., "Searching for Efficient Neural Architectures for On-Device ML on
 Edge TPUs" (2022). The reference implementation is timm's `efficientnet.py`, whose three models with pruned channels are
 left out. `fbnetc_100` has the epsilon its weights were trained with, 1e-3, which timm sets only where it loads them.
+
+Keras' EfficientNets are the `tf_*` ones, its MobileNets are Keras' alone: `tf_mobilenetv1_*`. Its MobileNetV2s
+(`mobilenetv2_130` is Keras' alone) have TensorFlow's padding and epsilon too: `padding="same"` and `norm_eps=1e-3`.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 from jaxtyping import Array, Float
 
 from flaim.models._model import Family
+from flaim.models._stacks import Stack, Stages, run
+from flaim.models._stacks import conv as _conv
+from flaim.models._stacks import ds as _ds
+from flaim.models._stacks import mb as _mb
+from flaim.models._stacks import scale as _scale
 from flaim_core import (
     Scope,
     batch_norm,
     classifier,
     conditional_conv,
     conv,
-    conv_norm_act,
     depthwise_separable,
     evo_norm,
     fused_mbconv,
@@ -73,24 +79,6 @@ def space_to_depth_separable(
     return depthwise_separable(scope, x, features, norm=norm, act=act, **options)
 
 
-@dataclass(frozen=True)
-class Stack:
-    """`depth` blocks in a row: their kernel, width, options; `first` holds the first one's own options (its stride)."""
-
-    block: Callable
-    depth: int
-    features: int
-    options: tuple[tuple[str, Any], ...] = ()
-    first: tuple[tuple[str, Any], ...] = ()
-
-    def options_of(self, i: int) -> dict[str, Any]:
-        """The options of block `i`."""
-        return dict(self.options + self.first if i == 0 else self.options)
-
-
-Stages = tuple[tuple[Stack, ...], ...]
-
-
 @kernel
 def efficientnet(
     scope: Scope,
@@ -103,6 +91,7 @@ def efficientnet(
     head_features: int | None = 1280,
     padding: int | str | None = None,
     norm: Callable = batch_norm,
+    norm_eps: float | None = None,
     act: Callable = silu,
     norm_act: Callable | None = None,
     anti_alias: Callable | None = None,
@@ -116,25 +105,17 @@ def efficientnet(
         stages: The stacks of each stage; what a stack's own options say goes before `padding`, `norm`, `act`, ...
         head_features: Width of the last convolution; None for none.
         padding, norm, act, norm_act, anti_alias: As in `flaim_core.mbconv`.
+        norm_eps: Epsilon of all norms; None for the norm's own.
         drop_path_rate: The rate that growing linearly from 0 at the first block would reach one after the last.
     """
+    norm = norm if norm_eps is None else partial(norm, eps=norm_eps)
     activate = norm_act or (lambda scope, x: act(norm(scope, x)))
     x = conv(scope["conv_stem"], x, stem_features, kernel_size=stem_kernel_size, stride=2, padding=padding, bias=False)
     x = activate(scope["bn1"], x)
     scope.capture("stage_0", x)
 
     shared = dict(padding=padding, norm=norm, act=act, norm_act=norm_act, anti_alias=anti_alias)
-    blocks = [[(stack, i) for stack in stage for i in range(stack.depth)] for stage in stages]
-    total, done, level = sum(map(len, blocks)), 0, 0
-    for stage, stacks in enumerate(blocks):
-        for i, (stack, position) in enumerate(stacks):
-            options = {**shared, "drop_path_rate": drop_path_rate * done / total, **stack.options_of(position)}
-            x = scope["blocks"][stage][i].call(stack.block, x, stack.features, **options)
-            done += 1
-        if done == total or dict(stages[stage + 1][0].first).get("stride") == 2:  # the last of this resolution
-            level += 1
-            scope.capture(f"stage_{level}", x)
-
+    x = run(scope, x, stages, shared, drop_path_rate)
     if head_features is not None:
         x = activate(scope["bn2"], conv(scope["conv_head"], x, head_features, kernel_size=1, bias=False))
     return (
@@ -142,29 +123,14 @@ def efficientnet(
     )
 
 
-def _stack(block: Callable, depth: int, kernel_size, stride: int, features: int, **options) -> tuple[Stack, ...]:
-    options = {"kernel_size": kernel_size, **options}
-    return (Stack(block, depth, features, tuple(options.items()), (("stride", stride),)),)
-
-
-def _ds(depth, kernel_size, stride, features, se_ratio=0.0, **options):
-    return _stack(depthwise_separable, depth, kernel_size, stride, features, se_ratio=se_ratio, **options)
-
-
-def _mb(depth, kernel_size, stride, expand_ratio, features, se_ratio=0.0, *, block=mbconv, **options):
-    options = {"expand_ratio": expand_ratio, "se_ratio": se_ratio, **options}
-    return _stack(block, depth, kernel_size, stride, features, **options)
-
-
 def _mix(depth, kernel_sizes, stride, expand_ratio, features, se_ratio, expand_parts, project_parts):
     """A row of MixNet: kernel sizes side by side, 1x1 convolutions in parts, swish where there is a gate."""
     expand, project = ((1,) * parts if parts > 1 else 1 for parts in (expand_parts, project_parts))
-    options = dict(convolution=mixed_conv, expand_kernel_size=expand, project_kernel_size=project)
+    options: dict = dict(convolution=mixed_conv, expand_kernel_size=expand, project_kernel_size=project)
     return _mb(depth, kernel_sizes, stride, expand_ratio, features, se_ratio, act=silu if se_ratio else relu, **options)
 
 
 _fused = partial(_mb, block=fused_mbconv)
-_conv = partial(_stack, conv_norm_act)
 
 
 def _change(stages: Stages, block: Callable | None = None, **options) -> Stages:
@@ -224,6 +190,11 @@ _B0 = (
 _MOBILENET_V1 = tuple(
     _ds(depth, 3, stride, features, residual=False, activate_output=True)
     for depth, stride, features in ((1, 1, 64), (2, 2, 128), (2, 2, 256), (6, 2, 512), (2, 2, 1024))
+)
+# Keras pads a strided depthwise convolution at the bottom and right, be the map's side even or odd.
+_TF_MOBILENET_V1 = tuple(
+    (replace(stack, first=(*stack.first, ("padding", ((0, 1), (0, 1))))),) if i > 0 else (stack,)
+    for i, (stack,) in enumerate(_MOBILENET_V1)
 )
 _MOBILENET_V2 = (
     _ds(1, 3, 1, 16), _mb(2, 3, 2, 6, 24), _mb(3, 3, 2, 6, 32), _mb(4, 3, 2, 6, 64), _mb(3, 3, 1, 6, 96),
@@ -288,30 +259,6 @@ _B0_GROUPS_OF_8, _B0_GROUPS_OF_16 = _change(_B0, group_size=8), _change(_B0, gro
 _LITE = _change(_B0, se_ratio=0.0)
 _4_EXPERTS, _8_EXPERTS = ((*_B0[:4], *_change(_B0[4:], conditional_mbconv, num_experts=n)) for n in (4, 8))
 _V2_S_GLOBAL_CONTEXT = (*_V2_S[:3], *_change(_V2_S[3:], channel_attention=global_context))
-
-
-def _scale(
-    stages: Stages,
-    width: float,
-    depth: float | tuple[float, ...],
-    round_width: Callable = round_features,
-    round_depth: Callable = math.ceil,
-) -> Stages:
-    """`stages` with widths and depths multiplied and rounded; `depth` is a number, or one for each stage."""
-
-    def scale(stage: tuple[Stack, ...], ratio: float) -> tuple[Stack, ...]:
-        # A stage's depth is scaled as a whole and dealt out to its stacks from the last one, so that the first, which
-        # changes the resolution, is the last to grow.
-        depth = sum(stack.depth for stack in stage)
-        scaled = max(1, round_depth(depth * ratio))
-        stacks: list[Stack] = []
-        for stack in reversed(stage):
-            share = max(1, round(stack.depth / depth * scaled))
-            depth, scaled = depth - stack.depth, scaled - share
-            stacks.insert(0, replace(stack, depth=share, features=round_width(stack.features * width)))
-        return tuple(stacks)
-
-    return tuple(map(scale, stages, depth if isinstance(depth, tuple) else (depth,) * len(stages)))
 
 
 def _efficientnet_x(width: float, depth: float, expand: int) -> Stages:
@@ -413,9 +360,14 @@ VARIANTS = {
     "mobilenetv1_100": _MOBILENET(_MOBILENET_V1, head=None),
     "mobilenetv1_100h": _MOBILENET(_MOBILENET_V1, head=1024),
     "mobilenetv1_125": _MOBILENET(_MOBILENET_V1, 1.25, head=None),
+    **{
+        f"tf_mobilenetv1_{name}": _MOBILENET(_TF_MOBILENET_V1, int(name) / 100, head=None, **_TF)
+        for name in ("025", "050", "075", "100")
+    },
     **{f"mobilenetv2_{name}": _MOBILENET(_MOBILENET_V2, int(name) / 100) for name in ("035", "050", "075", "100")},
     "mobilenetv2_110d": _fixed_ends(_MOBILENET_V2, 1.1, 1.2),
     "mobilenetv2_120d": _fixed_ends(_MOBILENET_V2, 1.2, 1.4),
+    "mobilenetv2_130": _MOBILENET(_MOBILENET_V2, 1.3, head=1664),
     "mobilenetv2_140": _MOBILENET(_MOBILENET_V2, 1.4, head=1792),
     "fbnetc_100": _RELU(_FBNET_C, stem=16, head=1984, norm=_TF["norm"]),
     "spnasnet_100": _MNASNET(_SPNASNET),

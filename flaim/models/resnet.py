@@ -5,6 +5,9 @@ He et al., "Bag of Tricks for Image Classification" (2018): the C and D stems (t
 (average pooling before the 1x1 convolution); timm's T stem has tiered widths. Xie et al., "ResNeXt" (2016); Hu et al.,
 "SENet" (2017); Wang et al., "ECA-Net" (2019); Zhang, "Making Convolutional Networks Shift-Invariant Again" (2019);
 Bello et al., "Revisiting ResNets" (2021): RS. The reference implementation is timm's `resnet.py`.
+
+Keras' ResNets are the original ones: the stride sits in the first 1x1 convolution (`stride_first`), convolutions have
+biases (`conv_bias`), the norms another epsilon (`norm_eps`).
 """
 
 from collections.abc import Callable, Sequence
@@ -47,14 +50,15 @@ def shortcut(
     norm: Callable,
     average: bool,
     kernel_size: int,
+    bias: bool = False,
 ) -> Float[Array, "b h2 w2 f"]:
     """Projection shortcut: a strided convolution (paths 0, 1), or average pooling and a 1x1 one (paths 1, 2)."""
     if average:
         if stride > 1:
             x = ops.avg_pool(x, (2, 2), (stride, stride), ceil_mode=True, count_padding=False)
-        return norm(scope[2], conv(scope[1], x, features, kernel_size=1, bias=False))
+        return norm(scope[2], conv(scope[1], x, features, kernel_size=1, bias=bias))
     kernel_size = kernel_size if stride > 1 else 1
-    return norm(scope[1], conv(scope[0], x, features, kernel_size=kernel_size, stride=stride, bias=False))
+    return norm(scope[1], conv(scope[0], x, features, kernel_size=kernel_size, stride=stride, bias=bias))
 
 
 @kernel
@@ -64,6 +68,7 @@ def basic(
     features: int,
     *,
     stride: int = 1,
+    bias: bool = False,
     norm: Callable = batch_norm,
     channel_attention: Callable | None = None,
     anti_alias: Callable | None = None,
@@ -71,10 +76,10 @@ def basic(
 ) -> Float[Array, "b h2 w2 f"]:
     """The residual branch of ResNet-18 and 34: two 3x3 convolutions."""
     blur = anti_alias if stride > 1 else None
-    y = conv(scope["conv1"], x, features, kernel_size=3, stride=1 if blur else stride, bias=False)
+    y = conv(scope["conv1"], x, features, kernel_size=3, stride=1 if blur else stride, bias=bias)
     y = relu(norm(scope["bn1"], y))
     y = blur(y) if blur else y
-    y = conv(scope["conv2"], y, features, kernel_size=3, bias=False)
+    y = conv(scope["conv2"], y, features, kernel_size=3, bias=bias)
     y = norm(scope["bn2"], y, scale_init=initializers.zeros)
     y = y if channel_attention is None else channel_attention(scope["se"], y)
     return drop_path(scope["drop_path"], y, drop_path_rate)
@@ -90,6 +95,8 @@ def bottleneck(
     groups: int = 1,
     base_width: int = 64,
     first_reduction: int = 1,
+    stride_first: bool = False,
+    bias: bool = False,
     norm: Callable = batch_norm,
     channel_attention: Callable | None = None,
     anti_alias: Callable | None = None,
@@ -98,15 +105,17 @@ def bottleneck(
     """The residual branch of ResNet-50 and deeper: 1x1, 3x3, 1x1 convolutions.
 
     The 3x3 one has `groups` groups of `features / 4 * base_width / 64` channels; SENet-154 narrows the first
-    convolution by `first_reduction`.
+    convolution by `first_reduction`; `stride_first` is the original ResNet's place of the stride.
     """
     width = features // 4 * base_width // 64 * groups
     blur = anti_alias if stride > 1 else None
-    y = relu(norm(scope["bn1"], conv(scope["conv1"], x, width // first_reduction, kernel_size=1, bias=False)))
-    y = conv(scope["conv2"], y, width, kernel_size=3, stride=1 if blur else stride, groups=groups, bias=False)
+    first, second = (stride, 1) if stride_first else (1, 1 if blur else stride)
+    y = conv(scope["conv1"], x, width // first_reduction, kernel_size=1, stride=first, bias=bias)
+    y = relu(norm(scope["bn1"], y))
+    y = conv(scope["conv2"], y, width, kernel_size=3, stride=second, groups=groups, bias=bias)
     y = relu(norm(scope["bn2"], y))
     y = blur(y) if blur else y
-    y = norm(scope["bn3"], conv(scope["conv3"], y, features, kernel_size=1, bias=False), scale_init=initializers.zeros)
+    y = norm(scope["bn3"], conv(scope["conv3"], y, features, kernel_size=1, bias=bias), scale_init=initializers.zeros)
     y = y if channel_attention is None else channel_attention(scope["se"], y)
     return drop_path(scope["drop_path"], y, drop_path_rate)
 
@@ -122,13 +131,14 @@ def residual(
     norm: Callable,
     average_shortcut: bool,
     shortcut_kernel_size: int,
+    bias: bool = False,
     **branch_options,
 ) -> Float[Array, "b h2 w2 f"]:
     """`relu(branch(x) + x)`, with a projection (path `downsample`) where the shape changes."""
-    y = branch(scope, x, features, stride=stride, norm=norm, **branch_options)
+    y = branch(scope, x, features, stride=stride, norm=norm, bias=bias, **branch_options)
     if stride > 1 or x.shape[-1] != features:
         options = dict(stride=stride, norm=norm, average=average_shortcut, kernel_size=shortcut_kernel_size)
-        x = shortcut(scope["downsample"], x, features, **options)
+        x = shortcut(scope["downsample"], x, features, bias=bias, **options)
     return relu(y + x)
 
 
@@ -182,7 +192,10 @@ def resnet(
     groups: int = 1,
     base_width: int = 64,
     first_reduction: int = 1,
+    stride_first: bool = False,
+    conv_bias: bool = False,
     norm: Callable = batch_norm,
+    norm_eps: float | None = None,
     channel_attention: Callable | None = None,
     anti_alias: Callable | None = None,
     drop_rate: float = 0.0,
@@ -196,11 +209,15 @@ def resnet(
         stem_widths: Widths of three 3x3 convolutions; None for one 7x7 of width 64.
         stem_pool: How the stem halves its output once more, a function `(scope, x, norm)`.
         average_shortcut: Projection shortcuts pool first instead of striding.
+        stride_first: Bottlenecks stride in their first convolution, not in the 3x3 one.
+        conv_bias: Convolutions have biases; those of a deep stem have none.
+        norm_eps: Epsilon of all norms; None for the norm's own.
         anti_alias: Halves a feature map after a dense convolution, in the place of a strided one.
         drop_path_rate: Of the last block; it grows linearly from 0 at the first.
     """
+    norm = norm if norm_eps is None else partial(norm, eps=norm_eps)
     if stem_widths is None:
-        x = conv(scope["conv1"], x, 64, kernel_size=7, stride=2, bias=False)
+        x = conv(scope["conv1"], x, 64, kernel_size=7, stride=2, bias=conv_bias)
     else:
         x = deep_stem(scope["conv1"], x, tuple(stem_widths), norm=norm)
     x = relu(norm(scope["bn1"], x))
@@ -208,13 +225,14 @@ def resnet(
     x = stem_pool(scope["maxpool"], x, norm)
 
     options = dict(
+        bias=conv_bias,
         norm=norm,
         channel_attention=channel_attention,
         anti_alias=anti_alias,
         average_shortcut=average_shortcut,
         shortcut_kernel_size=shortcut_kernel_size,
     )
-    wide = dict(groups=groups, base_width=base_width, first_reduction=first_reduction)
+    wide = dict(groups=groups, base_width=base_width, first_reduction=first_reduction, stride_first=stride_first)
     branches = [branch] * len(depths) if callable(branch) else branch
     rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
     for stage, (kind, width, depth) in enumerate(zip(branches, widths, depths), 1):

@@ -1,15 +1,17 @@
 """From a file's tensors to a model's variables: strict, every leaf checked, all that is wrong in one error."""
 
 import math
+import mmap
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.models import Model
@@ -18,7 +20,6 @@ from flaim.weights.config import Config
 from flaim.weights.errors import CheckpointError
 
 _ALIGNMENT = 64  # bytes; XLA takes over host arrays that are so aligned instead of copying them
-_BLOCK = 16  # float32 numbers in a cache line
 
 
 class _Target(NamedTuple):
@@ -50,33 +51,46 @@ def place(
         CheckpointError: Tensors are missing, unexpected, misshapen or not floating-point; all of them are listed.
     """
     native = is_native(tensors)
+    arrays, fresh = lay_out(model, tensors, config, where=where)
+    leaves = core.flatten(model.spec())
+    dtypes = [array.dtype if native else np.dtype(leaves[path].dtype) for path, array in arrays.items()]
+    device = jax.config.jax_default_device  # type: ignore[attr-defined] # of this thread
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # copies release the interpreter's lock
+        placed = dict(zip(arrays, pool.map(_put, arrays.values(), dtypes, repeat(device))))
+    placed |= core.flatten(core.init_leaves(core.unflatten(fresh), key))
+    return core.unflatten({path: placed[path] for path in leaves})
+
+
+def lay_out(
+    model: Model, tensors: Mapping[str, np.ndarray], config: Config, *, where: str = "the file"
+) -> tuple[dict[str, np.ndarray], dict[str, core.Leaf]]:
+    """A checkpoint's arrays by the paths of the leaves they fill, in the leaves' layout, and the leaves left to draw.
+
+    Adapts as `place` does. The arrays are views of the file where nothing has to be computed.
+
+    Raises:
+        CheckpointError: As `place` does.
+    """
+    native = is_native(tensors)
     if not native:
         tensors = timm.translate(config.family, tensors)
     targets = _targets(model, native)
     fresh, tensors = _head(model, tensors, targets, config, native)
 
-    problems, jobs = [], {}
+    problems, arrays = [], {}
     for name, target in targets.items():
         if name not in tensors:
             if name not in fresh:
                 problems.append(f"{name}: missing, expected shape {target.file_shape}")
             continue
         try:
-            array = _adapt(target, tensors[name], model, config)
-            jobs[target.path] = array, array.dtype if native else np.dtype(target.leaf.dtype)
+            arrays[target.path] = _adapt(target, tensors[name], model, config)
         except ValueError as error:
             problems.append(f"{name}: {error}")
     problems += [f"{name}: unexpected, shape {tensors[name].shape}" for name in tensors if name not in targets]
     if problems:
         raise CheckpointError(f"{where} does not fit {model.name}:\n  " + "\n  ".join(problems))
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # copies release the interpreter's lock
-        copies = pool.map(lambda job: _copy(*job), jobs.values())
-        # In this thread, because a default device is a thread's own.
-        placed = {path: jax.device_put(copy) for path, copy in zip(jobs, copies)}
-    leaves = {target.path: target.leaf for name, target in targets.items() if name in fresh}
-    placed |= core.flatten(core.init_leaves(core.unflatten(leaves), key))
-    return core.unflatten({target.path: placed[target.path] for target in targets.values()})
+    return arrays, {target.path: target.leaf for name, target in targets.items() if name in fresh}
 
 
 def is_native(tensors: Mapping[str, np.ndarray]) -> bool:
@@ -195,25 +209,38 @@ def _window(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] |
     return min(windows, key=lambda w: abs(np.log(w[0] / w[1] * image[1] / image[0])), default=None)
 
 
-def _copy(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The array in row-major order, in a buffer of its own that JAX can take over.
+def _put(array: np.ndarray, dtype: np.dtype, device: Any) -> Array:
+    """The array on the device (None: the default one), in row-major order, with nothing of the file left in memory."""
+    values = np.asarray(array).astype(dtype, copy=False)  # axes stay in the order that the file has them in
+    if values is array and values.flags.c_contiguous:
+        # Not from the file itself, whose pages XLA might take over: a file may change.
+        values = _aligned(array.shape, dtype)
+        values[...] = array
+    with jax.default_device(device):
+        # Transposing is what loading spends its time on; XLA does it on the way, and faster than NumPy.
+        placed = jax.device_put(values).block_until_ready()
+    _release(array)
+    return placed
 
-    Transposing is what loading spends its time on. torch has the output axis first and flaim last, so the copy goes
-    over blocks of outputs: what a block reads stays within the processor's cache.
-    """
-    target = _aligned(array.shape, dtype)
-    if array.flags.c_contiguous:
-        target[...] = array
-    else:
-        for start in range(0, array.shape[-1], _BLOCK):
-            block = np.s_[..., start : start + _BLOCK]
-            target[block] = array[block]
-    return target
+
+def _release(array: np.ndarray) -> None:
+    """Let the system drop the pages of a mapped file that the array is a view of; they count as this process's."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise"):
+        return
+    first, last = np.lib.array_utils.byte_bounds(array)
+    origin = np.frombuffer(base, np.uint8).ctypes.data
+    start = (first - origin) // mmap.PAGESIZE * mmap.PAGESIZE
+    base.madvise(mmap.MADV_DONTNEED, start, last - origin - start)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array."""
+    """An array to fill."""
     size = math.prod(shape) * dtype.itemsize
-    buffer = np.empty(size + _ALIGNMENT, np.uint8)
+    # Not np.empty, which asks for huge pages: the system may have to move others' memory to make them.
+    buffer = np.frombuffer(bytearray(size + _ALIGNMENT), np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)

@@ -80,6 +80,7 @@ _NEXT_LAYER = (r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[
 
 # The files in timm's repositories have timm's names, but for those that were uploaded as their authors named them.
 FORMS: dict[str, tuple[Form, ...]] = {
+    "inception_v3": (Form(r"^AuxLogits\.", ((r"^AuxLogits\.", None),)),),  # a classifier for training alone
     "convnext": (
         Form(  # OpenCLIP around timm's tower
             r"^visual\.trunk\.stem\.0\.weight$",

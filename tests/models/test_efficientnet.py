@@ -118,6 +118,8 @@ def our_wiring(stack: Stack, position: int, config: dict, features: int) -> tupl
 
 def test_every_variants_blocks_are_wired_as_timms():
     for name, variant in FAMILY.variants.items():
+        if not oracle.timm.is_model(name):
+            continue
         reference = oracle.create_meta(name, **({"bn_eps": 1e-3} if name == "fbnetc_100" else {}))
         features = variant["stem_features"]
         for stage, modules in zip(variant["stages"], reference.blocks, strict=True):

@@ -1,0 +1,97 @@
+"""VGG: stacks of 3x3 convolutions between max-poolings, and two wide layers before the classifier.
+
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (2014). The reference
+implementation is timm's `vgg.py`, whose two wide layers are convolutions, so that images of any size will do: a feature
+map that is smaller than the first one's kernel is pooled up to it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from flaim.models._model import Family
+from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops
+
+relu = jax.nn.relu
+
+
+def at_least(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
+    """`x` with sides of at least `size`: each of the `size` bins of a shorter side is the mean of what it overlaps."""
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length < size:
+            bins = np.arange(size)[:, None]
+            starts, stops = bins * length // size, -(-(bins + 1) * length // size)
+            within = (np.arange(length) >= starts) & (np.arange(length) < stops)
+            means = jnp.asarray(within / within.sum(1, keepdims=True), x.dtype)
+            x = jnp.moveaxis(jnp.tensordot(means, x, (1, axis)), 0, axis)
+    return x
+
+
+@kernel
+def wide_layers(
+    scope: Scope, x: Float[Array, "b h w c"], features: int, *, kernel_size: int, drop_rate: float
+) -> Float[Array, "b h2 w2 f"]:
+    """`fc1`, a convolution over squares of `kernel_size`, and `fc2`, over single positions."""
+    x = relu(conv(scope["fc1"], at_least(x, kernel_size), features, kernel_size=kernel_size, padding=0))
+    x = dropout(scope["drop"], x, drop_rate)
+    return relu(conv(scope["fc2"], x, features, kernel_size=1))
+
+
+@kernel
+def vgg(
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    *,
+    n_classes: int,
+    depths: Sequence[int],
+    widths: Sequence[int] = (64, 128, 256, 512, 512),
+    norm: Callable | None = None,
+    head_features: int = 4096,
+    head_kernel_size: int = 7,
+    drop_rate: float = 0.0,
+) -> Float[Array, "b ..."]:
+    """As many stages as there are `depths`, each ending in 2x2 max-pooling.
+
+    `stage_i` is what stage `i + 1` pools, the last one what the last pooling gives.
+
+    Args:
+        n_classes: Positive: logits; -1: the classifier's input; 0: the last feature map.
+        depths: Convolutions in each stage.
+        norm: A kernel after each convolution, batch norm or None.
+        head_features: Width of the two layers before the classifier.
+        head_kernel_size: Side of the squares of the last feature map that the first of them sees.
+        drop_rate: Of the input of the last two layers.
+    """
+    position = 0  # in the list of convolutions, norms, activations and poolings that names them
+    for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        for _ in range(depth):
+            x = conv(scope["features"][position], x, width, kernel_size=3)
+            x = relu(x if norm is None else norm(scope["features"][position + 1], x))
+            position += 2 if norm is None else 3
+        scope.capture(f"stage_{stage}", x)
+        x = ops.max_pool(x, (2, 2), (2, 2))
+        position += 1
+    scope.capture(f"stage_{len(depths)}", x)
+    if n_classes == 0:
+        return x
+    options = dict(kernel_size=head_kernel_size, drop_rate=drop_rate)
+    x = ops.global_avg_pool(wide_layers(scope["pre_logits"], x, head_features, **options))
+    return classifier(scope["head"]["fc"], x, n_classes, drop_rate=drop_rate)
+
+
+_DEPTHS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+VARIANTS: dict[str, dict] = {
+    **{name: {"depths": depths} for name, depths in _DEPTHS.items()},
+    **{f"{name}_bn": {"depths": depths, "norm": batch_norm} for name, depths in _DEPTHS.items()},
+}
+
+FAMILY = Family(vgg, "head/fc", VARIANTS)
