@@ -1,6 +1,7 @@
 """Keras 3 on JAX as the reference: its models, every weight randomised, their files and their outputs."""
 
 import importlib
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -64,12 +65,24 @@ def run(model: keras.Model, module: str, images: np.ndarray) -> np.ndarray:
 
 def structure(model: keras.Model) -> list[str]:
     """What `checkpoint_structure` of the model's table must be: a line for each layer that has weights."""
+    # Models in the model come after its own layers, as they do in its files.
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.Sequential)]
+    layers += [inner for layer in model.layers if isinstance(layer, keras.Sequential) for inner in layer.layers]
     return [
-        _line(layer) for layer in model.layers if layer.weights and not isinstance(layer, keras.layers.Normalization)
+        _line(layer, layer.name.removeprefix(f"{model.name}_"))
+        for layer in layers
+        if layer.weights and not isinstance(layer, keras.layers.Normalization)
     ]
 
 
-def _line(layer: keras.layers.Layer) -> str:
+def comparable(kind: str, role: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a weight has in Keras, where flaim has a dense layer as a convolution or the other way around."""
+    if (kind, role) == ("dense", "kernel"):
+        return math.prod(shape[:-1]), shape[-1]
+    return (1, 1, *shape) if (kind, role) == ("conv2d", "kernel") and len(shape) == 2 else shape
+
+
+def _line(layer: keras.layers.Layer, name: str) -> str:
     kind = naming.to_snake_case(type(layer).__name__)
     shapes = {}
     for weight in layer.weights:
@@ -77,7 +90,7 @@ def _line(layer: keras.layers.Layer) -> str:
         role = "depthwise_kernel" if kind == "depthwise_conv2d" and weight.name == "kernel" else weight.name
         if role == "depthwise_kernel":
             shape = (*shape[:2], 1, shape[2] * shape[3])
-        shapes[role] = shape
+        shapes["gamma" if kind == "layer_scale" else role] = shape
     if kind == "batch_normalization":  # without a scale it has one of ones
         shapes.setdefault("gamma", shapes["beta"])
-    return f"{layer.name} {kind} " + " ".join(f"{role}{shapes[role]}" for role in sorted(shapes))
+    return f"{name} {kind} " + " ".join(f"{role}{shapes[role]}" for role in sorted(shapes))

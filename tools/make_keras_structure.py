@@ -34,6 +34,27 @@ MODELS: dict[str, tuple[str, dict]] = {
         for alpha in ("0.35", "0.50", "0.75", "1.00", "1.30", "1.40")
     },
     **{f"efficientnetb{i}": (f"EfficientNetB{i}", {}) for i in range(8)},
+    "vgg16": ("VGG16", {}),
+    "vgg19": ("VGG19", {}),
+    "xception": ("Xception", {}),
+    "nasnet_mobile": ("NASNetMobile", {}),
+    "nasnet_large": ("NASNetLarge", {}),
+    "inception_resnet_v2": ("InceptionResNetV2", {}),
+    **{f"mobilenet_{alpha}": ("MobileNet", {"alpha": float(alpha)}) for alpha in ("0.25", "0.50", "0.75", "1.00")},
+    **{
+        f"mobilenetv3_{size.lower()}_{name}": (f"MobileNetV3{size}", options)
+        for size in ("Large", "Small")
+        for name, options in (
+            ("0.75", {"alpha": 0.75}),
+            ("1.00", {}),
+            ("minimalistic", {"minimalistic": True}),
+        )
+    },
+    **{
+        f"efficientnetv2-{size.lower()}": (f"EfficientNetV2{size}", {})
+        for size in ("B0", "B1", "B2", "B3", "S", "M", "L")
+    },
+    **{f"convnext_{size.lower()}": (f"ConvNeXt{size}", {}) for size in ("Tiny", "Small", "Base", "Large", "XLarge")},
 }
 
 

@@ -6,11 +6,10 @@ Tan and Le, "EfficientNet" (2019) and "EfficientNetV2" (2021); Howard et al., "M
 (2019); Han et al., "Model Rubik's Cube" (2020), TinyNet; Li et al., "Searching for Fast Model Families on Datacenter
 Accelerators" (2021), EfficientNet-X; Akin et al., "Searching for Efficient Neural Architectures for On-Device ML on
 Edge TPUs" (2022). The reference implementation is timm's `efficientnet.py`, whose three models with pruned channels are
-left out and which lacks Keras' MobileNets, `tf_mobilenetv1_*`. `fbnetc_100` has the epsilon its weights were trained
-with, 1e-3, which timm sets only where it loads them.
+left out. `fbnetc_100` has the epsilon its weights were trained with, 1e-3, which timm sets only where it loads them.
 
-Keras' EfficientNets are the `tf_*` ones. Its MobileNetV2s (`mobilenetv2_130` is Keras' alone) have TensorFlow's padding
-and epsilon too: `padding="same"` and `norm_eps=1e-3`.
+Keras' EfficientNets are the `tf_*` ones, its MobileNets are Keras' alone: `tf_mobilenetv1_*`. Its MobileNetV2s
+(`mobilenetv2_130` is Keras' alone) have TensorFlow's padding and epsilon too: `padding="same"` and `norm_eps=1e-3`.
 """
 
 import math

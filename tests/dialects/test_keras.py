@@ -201,7 +201,11 @@ def _lines(table: dialect.Table, name: str) -> list[str]:
         if path:
             kind = table.kind(layer)
             places = dialect._places(table, path, kind, roles_of(kind))
-            shapes = {role: leaves[place].shape for role, place in places.items() if place in leaves}
+            shapes = {
+                role: oracle.comparable(kind, role, leaves[place].shape)
+                for role, place in places.items()
+                if place in leaves
+            }
             lines.append(f"{layer} {kind} " + " ".join(f"{role}{shapes[role]}" for role in sorted(shapes)))
     return lines
 

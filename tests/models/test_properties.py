@@ -175,7 +175,8 @@ def test_fused_gives_the_same_without_batch_norm(family):
     assert not core.mismatches(fused.spec(), folded, extra=True)
     norms = sum(path.endswith("/mean") for path in core.flatten(variables))
     left = sum(path.endswith("/mean") for path in core.flatten(folded))
-    # Some normalise before convolutions or concatenated maps too; those norms have nothing to be folded into.
+    # Some normalise before convolutions too, NASNet concatenated ones; those norms have nothing to be folded into.
+    assert left == 0 or (family in ("densenet", "maxvit", "nasnet", "resnetv2") and left < norms)
     assert left == 0 or (family in ("densenet", "maxvit", "nasnet", "resnetv2") and left < norms)
     expected = jax.jit(lambda v, x: model.apply(v, x).value)(variables, x)
     found = jax.jit(lambda v, x: fused.apply(v, x).value)(folded, x)

@@ -4,6 +4,7 @@
 """
 
 import functools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -15,17 +16,39 @@ from flaim.models import create, family
 from flaim.weights import native
 from flaim.weights.config import Config
 from flaim.weights.errors import CheckpointError
-from flaim.weights.keras import densenet, efficientnet, inception_v3, resnet, resnetv2
+from flaim.weights.keras import (
+    convnext,
+    densenet,
+    efficientnet,
+    efficientnetv2,
+    inception_resnet_v2,
+    inception_v3,
+    mobilenet,
+    nasnet,
+    resnet,
+    resnetv2,
+    vgg,
+    xception,
+)
 from flaim.weights.keras._files import Layers, Weights, layers_of
-from flaim.weights.keras._table import PREPROCESSING, Entry, Table
+from flaim.weights.keras._table import PREPROCESSING, Entry, Flattened, Table
 
 TABLES: tuple[Table, ...] = (
+    convnext.TABLE,
     densenet.TABLE,
     efficientnet.EFFICIENTNET,
     efficientnet.MOBILENET_V2,
+    efficientnetv2.BASE,
+    efficientnetv2.LARGE,
+    inception_resnet_v2.TABLE,
     inception_v3.TABLE,
+    mobilenet.MOBILENET,
+    mobilenet.MOBILENET_V3,
+    nasnet.TABLE,
     resnet.TABLE,
     resnetv2.TABLE,
+    vgg.TABLE,
+    xception.TABLE,
 )
 
 # Weights by number, as tensors of TensorFlow's, or in a group that repeats the layer's name.
@@ -71,8 +94,9 @@ def _match(layers: Layers, architecture: str) -> _Match:
     table, model = _entries()[architecture]
     paths = table.layers(model)
     last = next((name for name, path in paths.items() if path == family(table.family).classifier), None)
-    found = {name: weights for name, weights in layers.named.items() if name in paths}
-    unexpected = {name: weights for name, weights in layers.named.items() if name not in paths}
+    named = {table.name(name): weights for name, weights in layers.named.items()}
+    found = {name: weights for name, weights in named.items() if name in paths}
+    unexpected = {name: weights for name, weights in named.items() if name not in paths}
     for kind, group in layers.ordered.items():
         names = [name for name in paths if table.kind(name) == kind]
         found |= dict(zip(names, group))
@@ -81,8 +105,14 @@ def _match(layers: Layers, architecture: str) -> _Match:
         dense = [name for name, weights in unexpected.items() if len(_shape(weights.get("kernel"))) == 2]
         if len(dense) == 1:
             found[last] = unexpected.pop(dense[0])
-    missing = [name for name in paths if name not in found and name != last and paths[name]]
+    optional = {last} if _has_head(table, found) else {last, *table.head}
+    missing = [name for name in paths if name not in found and name not in optional and paths[name]]
     return _Match(architecture, found, missing, unexpected)
+
+
+def _has_head(table: Table, found: Mapping[str, Weights]) -> bool:
+    """Whether what there is before the classifier in a model with its top is there."""
+    return not table.head or any(name in found for name in table.head)
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
@@ -136,21 +166,33 @@ def _config(match: _Match, files: Mapping[str, Mapping]) -> Config:
     preprocessing = _built_in(match, files) if table.preprocessing == "built in" else PREPROCESSING[table.preprocessing]
     if channels != 3:
         preprocessing = {key: tuple(value[i % 3] for i in range(channels)) for key, value in preprocessing.items()}
+    overrides, side = dict(entry.overrides), entry.input_size
+    if (flattened := table.flattened) is not None and flattened.layer in match.found:
+        option = flattened.option
+        side = side // entry.overrides[option] * _map_side(flattened, match.found)
+        overrides[option] = _map_side(flattened, match.found)
+    without_last = -1 if _has_head(table, match.found) else 0
     return Config(
         model=match.architecture,
         family=table.family,
         architecture=match.architecture,
-        overrides=entry.overrides,
-        n_classes=(_shape(last.get("kernel")) or (-1,))[-1] if last else -1,
-        input_size=_input_size(files) or (entry.input_size, entry.input_size),
+        overrides=overrides,
+        n_classes=(_shape(last.get("kernel")) or (-1,))[-1] if last else without_last,
+        input_size=_input_size(files) or (side, side),
         in_channels=channels,
         **preprocessing,
     )
 
 
+def _map_side(flattened: Flattened, found: Mapping[str, Weights]) -> int:
+    """Side of the map that a dense layer flattens; 0 where its kernel is not of such a layer."""
+    rows, width = _shape(found[flattened.layer].get("kernel"))[:1], _shape(found[flattened.before].get("kernel"))[-1:]
+    return math.isqrt(rows[0] // width[0]) if rows and width else 0
+
+
 def _first(table: Table, model: str) -> str:
     """Name of the convolution that sees the images."""
-    return next(name for name in table.layers(model) if table.kind(name) == "conv2d")
+    return table.first or next(name for name in table.layers(model) if table.kind(name) == "conv2d")
 
 
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -201,6 +243,11 @@ def translate(tensors: Mapping[str, Any], config: Config) -> dict[str, Any]:
             kind = table.kind(layer)
             if layer == first and table.preprocessing == "caffe" and _shape(weights.get("kernel"))[2:3] == (3,):
                 weights = {**weights, "kernel": np.asarray(weights["kernel"])[:, :, ::-1]}
+            if table.flattened is not None and layer == table.flattened.layer:
+                weights = {
+                    **weights,
+                    "kernel": _unflattened(weights.get("kernel"), _map_side(table.flattened, match.found)),
+                }
             result |= _leaves(table, paths[layer], kind, weights)
     for layer, weights in match.unexpected.items():
         result |= {f"{layer}/{role}": tensor for role, tensor in weights.items()}
@@ -241,6 +288,13 @@ def _places(table: Table, path: str, kind: str, roles: Iterable[str]) -> dict[st
         depthwise, pointwise = (f"{path}/{child}" for child in table.separable)
         parents = {"depthwise_kernel": depthwise, "pointwise_kernel": pointwise, "bias": pointwise}
     return {role: _LEAVES.get(role, "{}/" + role).format(parents.get(role, path)) for role in roles}
+
+
+def _unflattened(kernel: Any, side: int) -> Any:
+    """The kernel of a dense layer on a flattened map of this side as that of a convolution over all of the map."""
+    if side == 0 or len(kernel.shape) != 2 or kernel.shape[0] % side**2:
+        return kernel
+    return np.asarray(kernel).reshape(side, side, -1, kernel.shape[1])
 
 
 def _depthwise(kernel: Any) -> Any:

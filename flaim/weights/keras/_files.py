@@ -28,9 +28,16 @@ _BESIDE = re.compile(r"^(optimizer|optimizer_weights|metrics|compile_metrics|los
 _NUMBERED = re.compile(r"^(?P<parents>(?:.*/)?)(?P<kind>[^/]+?)(?:_(?P<place>\d+))?/vars/(?P<number>\d+)$")
 _NAMED = re.compile(
     r"(?:^|_)(?P<role>depthwise_kernel|pointwise_kernel|kernel|bias|gamma|beta|moving_mean|moving_variance|running_mean|"
-    r"running_std|mean|variance|count|W|b)(?:_\d+)?(?::\d+)?$"
+    r"running_std|mean|variance|count|[vV]ariable|W|b)(?:_\d+)?(?::\d+)?$"
 )
-_OLDER_ROLES = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
+_OLDER_ROLES = {
+    "W": "kernel",
+    "b": "bias",
+    "variable": "gamma",
+    "Variable": "gamma",
+    "running_mean": "moving_mean",
+    "running_std": "moving_variance",
+}
 
 # The roles of a layer's weights in their order, by the layer's class.
 _ROLES = {
@@ -92,7 +99,11 @@ def _by_role(kind: str, weights: list) -> Weights:
 
 
 # Names that Keras makes up: the layer's class, and a number that counts up over a session.
-_MADE_UP = re.compile(r"^(conv2d|batch_normalization|depthwise_conv2d|separable_conv2d|normalization)(?:_(\d+))?$")
+_MADE_UP = re.compile(
+    r"^(conv2d|convolution2d|batch_?normalization|depthwise_conv2d|separable_conv2d|layer_normalization|normalization)"
+    r"(?:_(\d+))?$"
+)
+_OLDER_CLASSES = {"convolution2d": "conv2d", "batchnormalization": "batch_normalization"}
 
 
 def _renumbered(named: dict[str, Weights]) -> dict[str, Weights]:
@@ -100,7 +111,8 @@ def _renumbered(named: dict[str, Weights]) -> dict[str, Weights]:
     made_up: dict[str, list[tuple[int, str]]] = {}
     for name in named:
         if match := _MADE_UP.match(name):
-            made_up.setdefault(match[1], []).append((int(match[2] or 0), name))
+            kind = _OLDER_CLASSES.get(match[1], match[1])
+            made_up.setdefault(kind, []).append((int(match[2] or 0), name))
     new = {}
     for kind, names in made_up.items():
         for place, (_, name) in enumerate(sorted(names)):

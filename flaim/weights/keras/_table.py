@@ -20,6 +20,7 @@ _KINDS = (
 PREPROCESSING: dict[str, dict[str, Any]] = {
     "caffe": {"mean": (123.68 / 255, 116.779 / 255, 103.939 / 255), "std": (1 / 255, 1 / 255, 1 / 255)},
     "tf": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+    "128": {"mean": (128 / 255,) * 3, "std": (128 / 255,) * 3},
     "torch": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
 }
 
@@ -40,6 +41,20 @@ class Entry(NamedTuple):
     input_size: int = 224
 
 
+class Flattened(NamedTuple):
+    """A dense layer on a flattened map, a convolution over all of the map in flaim.
+
+    Attributes:
+        layer: Its name.
+        before: The name of a layer whose output is as wide as the map.
+        option: The option of flaim's model function that is the side of the map, which is square.
+    """
+
+    layer: str
+    before: str
+    option: str
+
+
 class Table(NamedTuple):
     """A family of Keras' models, and the way from its layers' names to flaim's paths.
 
@@ -48,6 +63,7 @@ class Table(NamedTuple):
         preprocessing: A key of `PREPROCESSING`; `"built in"` where the model normalises its images itself.
         names: The names of the layers that have weights, in the order of Keras' `model.layers`. That is the order of
             depth, counted from the output, and says which layer is which where a file has classes and order alone.
+            Or pairs of a name and flaim's path, where no rule says it.
             Names that Keras makes up are as in a session that made this model first: `conv2d`, `conv2d_1`, ...
         rules: (pattern, replacement) pairs; the first that fits the whole name of a layer gives flaim's path. A path
             that ends in `:leaf` is of a layer whose only weight is that leaf; a layer whose path is empty has nothing
@@ -55,15 +71,24 @@ class Table(NamedTuple):
         models: Keras' models by the name Keras gives them.
         kinds: Patterns that say a layer's class, before the common ones.
         separable: Below a separable convolution's path, those of its two convolutions.
+        synonyms: (pattern, replacement) pairs that turn other names of the layers, which older versions of Keras gave
+            or which contain the model's, into those of `names`.
+        head: The layers before the classifier that a file without the model's top lacks.
+        flattened: The dense layer on a flattened map, where there is one.
+        first: The convolution that sees the images, where it is not the first.
     """
 
     family: str
     preprocessing: str
-    names: Callable[..., Iterable[str]]
-    rules: tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+    names: Callable[..., Iterable[str | tuple[str, str]]]
     models: Mapping[str, Entry]
+    rules: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = ()
     kinds: tuple[tuple[str, str], ...] = ()
     separable: tuple[str, str] = ("conv1", "pointwise")
+    synonyms: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = ()
+    head: tuple[str, ...] = ()
+    flattened: Flattened | None = None
+    first: str | None = None
 
     def __hash__(self) -> int:
         return id(self)
@@ -79,6 +104,12 @@ class Table(NamedTuple):
                 return match.expand(replacement) if isinstance(replacement, str) else replacement(match)
         raise LookupError(f"the table of {self.family} has no rule for Keras' layer {name!r}")
 
+    def name(self, name: str) -> str:
+        """The layer's name in the table."""
+        for pattern, replacement in self.synonyms:
+            name = re.sub(pattern, replacement, name)
+        return name
+
     def kind(self, name: str) -> str:
         """The class of the layer called `name`."""
         return next(kind for pattern, kind in (*self.kinds, *_KINDS) if re.search(pattern, name))
@@ -86,4 +117,4 @@ class Table(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _layers(table: Table, args: tuple) -> dict[str, str]:
-    return {name: table.path(name) for name in table.names(*args)}
+    return dict(item if isinstance(item, tuple) else (item, table.path(item)) for item in table.names(*args))
