@@ -104,26 +104,35 @@ def _configuration(source: str | PathLike) -> Config | None:
     """The configuration that comes with a checkpoint; None for a folder or file without one."""
     if isinstance(source, str) and source.startswith(_HUB):
         repo = source.partition(":")[2]
-        config = _parse(hub.fetch(repo, native.CONFIG), repo)
-        return config.replace(repo=repo)
+        text = hub.fetch(repo, native.CONFIG).read_text(encoding="utf-8")
+        return _parse(_json(text, repo), repo).replace(repo=repo)
     path = Path(_bare(source))
     if not path.exists():
         hint = "; a repository on the Hub is 'hf-hub:organisation/name'" if isinstance(source, str) else ""
         raise FileNotFoundError(f"there is no folder or file {path}{hint}")
     # A file that goes by the usual name belongs to the configuration beside it.
-    folder = path if path.is_dir() else path.parent if path.name == native.WEIGHTS else None
-    if folder is None or not (folder / native.CONFIG).is_file():
-        return None
-    return _parse(folder / native.CONFIG, str(folder / native.CONFIG)).replace(path=str(path))
+    folder = path if path.is_dir() else path.parent if path.name in (native.WEIGHTS, native.INDEX) else None
+    file = folder / native.CONFIG if folder and (folder / native.CONFIG).is_file() else None
+    where = str(file or path)
+    data = None if file is None else _json(file.read_text(encoding="utf-8"), where)
+    weights = next((name for name in (native.WEIGHTS, native.INDEX) if folder and (folder / name).is_file()), None)
+    if weights or path.is_file():
+        notes = readers.metadata(folder / weights if folder and weights else path).get("__metadata__", {})
+        data = native.own_config(data, notes)
+    return None if data is None else _parse(data, where).replace(path=str(path))
 
 
-def _parse(file: Path, where: str) -> Config:
+def _json(text: str, where: str) -> Mapping:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(text)
     except ValueError as error:
         raise CheckpointError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(data, Mapping):
         raise CheckpointError(f"{where} holds a {type(data).__name__}, expected an object")
+    return data
+
+
+def _parse(data: Mapping, where: str) -> Config:
     own = data.get("format") == native.FORMAT
     architecture = data.get("model" if own else "architecture")
     if not isinstance(architecture, str):
@@ -144,6 +153,8 @@ def _weights_file(path: Path) -> Path:
         return path
     if (path / native.WEIGHTS).is_file():
         return path / native.WEIGHTS
+    if (path / native.INDEX).is_file():
+        return path / native.INDEX
     files = sorted(path.glob("*.safetensors"))
     if len(files) == 1:
         return files[0]
