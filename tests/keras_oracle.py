@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,16 @@ def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
+def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The weight `layer/weight` as `tools/make_resnet_rs_reference.py` draws it."""
+    rng, role = np.random.default_rng(zlib.crc32(name.encode())), name.rpartition("/")[2]
+    if role == "kernel":
+        return rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(np.prod(shape[:-1])))
+    if role == "moving_variance":
+        return np.float32(0.5) + rng.random(shape, np.float32)
+    return np.float32(role == "gamma") + np.float32(0.2) * rng.standard_normal(shape, np.float32)
+
+
 def save(model: keras.Model, folder: Path) -> dict[str, Path]:
     """The model in each kind of file that Keras has or had, by kind."""
     files = {kind: folder / f"model{kind}" for kind in (".weights.h5", ".keras", ".h5")}
@@ -64,7 +75,7 @@ def run(model: keras.Model, module: str, images: np.ndarray) -> np.ndarray:
 
 
 def structure(model: keras.Model) -> list[str]:
-    """What `checkpoint_structure` of the model's table must be: a line for each layer that has weights."""
+    """A line for each layer that has weights: its name, class, and the shapes of its weights as flaim lays them out."""
     # Models in the model come after its own layers, as they do in its files.
     layers = [layer for layer in model.layers if not isinstance(layer, keras.Sequential)]
     layers += [inner for layer in model.layers if isinstance(layer, keras.Sequential) for inner in layer.layers]

@@ -14,11 +14,22 @@ import flaim_core as core
 from flaim.models import Model, create, family_of
 from flaim.weights.config import Config, size_of
 from flaim.weights.errors import CheckpointError
-from flaim.weights.writer import CONFIG, MAX_SHARD_SIZE, WEIGHTS, Tensor, write_checkpoint
+from flaim.weights.writer import CONFIG, INDEX, MAX_SHARD_SIZE, WEIGHTS, Tensor, own_config, write_checkpoint
 
 FORMAT, FORMAT_VERSION = "flaim", 1
 
-__all__ = ["CONFIG", "FORMAT", "WEIGHTS", "config_from", "document", "options_from", "overrides_of", "save_pretrained"]
+__all__ = [
+    "CONFIG",
+    "FORMAT",
+    "INDEX",
+    "WEIGHTS",
+    "config_from",
+    "document",
+    "options_from",
+    "overrides_of",
+    "own_config",
+    "save_pretrained",
+]
 
 _PREPROCESSING = {"mean", "std", "interpolation", "crop_pct", "crop_mode", "test_input_size", "test_crop_pct"}
 
@@ -143,6 +154,8 @@ def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
             f"{FORMAT_VERSION}: upgrade flaim (it was written by {data.get('flaim_version')})"
         )
     preprocessing: dict[str, Any] = dict(data.get("preprocessing", {}))
+    if unknown := set(preprocessing) - _PREPROCESSING:
+        raise CheckpointError(f"{where} has preprocessing that flaim does not know: {', '.join(sorted(unknown))}")
     tuples = ("mean", "std", "test_input_size")
     preprocessing |= {name: tuple(preprocessing[name]) for name in tuples if name in preprocessing}
     labels = data.get("labels")

@@ -105,7 +105,7 @@ def write_checkpoint(
             new.write(name, partial(_write_tensors, tensors=shard, metadata=metadata, written=written))
         if not single:
             index = {
-                "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
+                "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values()), **metadata},
                 "weight_map": {key: name for name, shard in zip(names, shards) for key in shard},
             }
             new.write(INDEX, partial(_write_json, index))
@@ -185,7 +185,7 @@ def _write_tensors(
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name, tensor in tensors.items():
-        file.write(tensor.numbers().reshape(-1).view(np.uint8))
+        file.write(tensor.numbers().reshape(-1).view(np.uint8).data)
         written(name)
 
 

@@ -5,31 +5,32 @@ layers and shapes at their real size are compared with what `tools/make_keras_st
 """
 
 import json
-import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import jax
 import keras
 import numpy as np
 import pytest
 
 import flaim_core as core
-from flaim.models import efficientnet
-from flaim.weights import Config
+from flaim.models import Model, efficientnet
+from flaim.weights import Config, load
 from flaim.weights import keras as dialect
 from flaim.weights.keras._files import roles_of
 from flaim.weights.keras._table import Entry
-from flaim.weights.placement import place
+from flaim.weights.placement import lay_out, place
 from flaim.weights.pretrained import model_of
 from tests import keras_oracle as oracle
 from tests.oracle import relative_error
 
-STRUCTURE = Path(__file__).parent.parent / "data" / "keras_structure.json"
+DATA = Path(__file__).parent.parent / "data"
+RESNET_RS = json.loads((DATA / "keras_resnet_rs.json").read_text())
+STRUCTURE = json.loads((DATA / "keras_structure.json").read_text()) | RESNET_RS["structure"]
 
 
 class Shallow(NamedTuple):
@@ -136,19 +137,6 @@ SHALLOW = {
 }
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """A Keras file's tensors."""
-    tensors = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            tensors[name] = item[()]
-
-    with h5py.File(zipfile.ZipFile(path).open("model.weights.h5") if path.suffix == ".keras" else path) as file:
-        file.visititems(visit)
-    return tensors
-
-
 @pytest.fixture
 def only(monkeypatch):
     """A function that leaves one model in the tables: a family's, of few layers."""
@@ -164,12 +152,10 @@ def only(monkeypatch):
     dialect._entries.cache_clear()
 
 
-def converted(tensors: dict) -> tuple[Any, dict, Config]:
-    """Model, variables and configuration from a file's tensors."""
-    assert dialect.recognises(tensors)
-    config = dialect.config_from(tensors, {}, "the file")
-    model = model_of(config)
-    return model, place(model, dialect.translate(tensors, config), config, key=jax.random.key(0)), config
+def logits(model: Model, variables: dict, config: Config, pixels: np.ndarray) -> np.ndarray:
+    """flaim's output for pixels from 0 to 255, normalised as the configuration says."""
+    images = (pixels / np.float32(255) - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
+    return jax.jit(lambda v, x: model.apply(v, x).value)(variables, images)
 
 
 @pytest.mark.parametrize("family", SHALLOW)
@@ -178,17 +164,43 @@ def test_logits_are_keras_from_every_kind_of_file(family, only, tmp_path):
     only(case)
     reference = oracle.build(case.build, size=case.size)
     files = oracle.save(reference, tmp_path)
-    model, variables, config = converted(read(files[".h5"]))
+    variables, config = load(files[".h5"])
     flat = core.flatten(variables)
     for kind in (".weights.h5", ".keras"):
-        again = core.flatten(converted(read(files[kind]))[1])
-        assert all(np.array_equal(again[path], value) for path, value in flat.items()), kind
+        again, same = load(files[kind])
+        assert same.replace(path=None) == config.replace(path=None)
+        assert all(np.array_equal(value, flat[path]) for path, value in core.flatten(again).items()), kind
 
     pixels = oracle.pixels(case.size)
-    images = (pixels / 255 - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
-    found = jax.jit(lambda v, x: model.apply(v, x).value)(variables, images.astype(np.float32))
+    found = logits(model_of(config), variables, config, pixels)
     error = relative_error(found, oracle.run(reference, case.module, pixels))
     assert error < case.tolerance, f"relative error {error:.2e}"
+
+
+RESNET_RS_OF_THREE_BLOCKS = Shallow(
+    None, "", dialect.resnet_rs.TABLE, ((2, 1),), {"depths": (2, 1), "widths": (16, 32)}, "resnet-rs-50"
+)
+
+
+@pytest.mark.parametrize("file", RESNET_RS["files"])
+def test_resnet_rs_is_tensorflow_keras(file, only):
+    """Names and outputs are recorded, `tools/make_resnet_rs_reference.py`; the weights are drawn anew."""
+    case = RESNET_RS_OF_THREE_BLOCKS
+    only(case)
+    (table,) = dialect.TABLES
+    config = Config(family="resnet", architecture="resnetrs50", overrides=case.overrides)
+    leaves = core.flatten(model_of(config, 7, 64).spec())
+    tensors = {}
+    for path, weight in RESNET_RS["files"][file].items():
+        layer, _, role = weight.partition("/")
+        where = dialect._places(table, table.path(layer), table.kind(layer), (role,))[role]
+        tensors[path] = oracle.drawn(weight, oracle.comparable(table.kind(layer), role, leaves[where].shape))
+    assert dialect.recognises(tensors)
+    config = dialect.config_from(tensors, {}, "the file").replace(dialect="keras")
+    model = model_of(config)
+    variables = place(model, tensors, config, key=jax.random.key(0))
+    found = logits(model, variables, config, oracle.pixels(64))
+    assert relative_error(found, RESNET_RS["logits"]["shallow"]) < 1e-5
 
 
 def _lines(table: dialect.Table, name: str) -> list[str]:
@@ -215,10 +227,43 @@ MODELS = [(table, name) for table in dialect.TABLES for name in table.models]
 
 @pytest.mark.parametrize("table, name", MODELS, ids=[name for _, name in MODELS])
 def test_layers_and_shapes_are_keras(table, name):
-    recorded = json.loads(STRUCTURE.read_text())
     lines = _lines(table, name)
-    assert [len(lines), zlib.crc32("\n".join(lines).encode())] == recorded[name]
+    assert [len(lines), zlib.crc32("\n".join(lines).encode())] == STRUCTURE[name]
 
 
 def test_every_recorded_model_is_in_a_table():
-    assert set(json.loads(STRUCTURE.read_text())) == {name for _, name in MODELS}
+    assert set(STRUCTURE) == {name for _, name in MODELS}
+
+
+def _tensors(table: dialect.Table, name: str) -> tuple[dict, dict, dict]:
+    """A model's leaves, and its tensors under the names of the older files and of Keras 3's; all numbers are zero."""
+    entry = table.models[name]
+    config = Config(family=table.family, architecture=entry.architecture, overrides=entry.overrides)
+    leaves = core.flatten(model_of(config, 5, entry.input_size).spec())
+    older, newer, counts = {}, {}, Counter()
+    for layer, path in table.layers(name).items():
+        if path:
+            kind = table.kind(layer)
+            place = f"{kind}_{counts[kind]}" if counts[kind] else kind
+            counts[kind] += 1
+            places = dialect._places(table, path, kind, roles_of(kind))
+            present = [role for role in roles_of(kind) if places[role] in leaves]
+            for number, role in enumerate(present):
+                shape = oracle.comparable(kind, role, leaves[places[role]].shape)
+                if role == "depthwise_kernel":
+                    shape = (*shape[:2], shape[3], 1)
+                zeros = np.broadcast_to(np.float32(0), shape)
+                older[f"{layer}/{layer}/{role}:0"] = newer[f"layers/{place}/vars/{number}"] = zeros
+    return leaves, older, newer
+
+
+@pytest.mark.parametrize("table, name", MODELS, ids=[name for _, name in MODELS])
+def test_a_file_says_which_model_it_is_of(table, name):
+    leaves, *files = _tensors(table, name)
+    for tensors in files:
+        config = dialect.config_from(tensors, {}, "the file")
+        assert (config.architecture, config.n_classes) == (table.models[name].architecture, 5)
+        model = model_of(config.replace(dialect="keras"))
+        found, fresh = lay_out(model, tensors, config.replace(dialect="keras"))
+        assert {path: value.shape for path, value in found.items()} == {p: leaf.shape for p, leaf in leaves.items()}
+        assert not fresh

@@ -26,7 +26,7 @@ SMALL = {
     "inception_resnet_v2": ("inception_resnet_v2", {"input_size": 107, "depths": (2, 1, 1), "features": 64}),
     "inception_v3": (
         "inception_v3",
-        {"input_size": 139, "pool_features": (32,), "widths": (32,), "final_depth": 1},
+        {"input_size": 107, "pool_features": (32,), "widths": (32,), "final_depth": 1},
     ),
     "maxvit": ("maxvit_tiny_tf_224", {"input_size": 64, "depths": (1, 1), "dims": (32, 64), "stem_dims": (16, 16)}),
     "mobilenetv3": ("mobilenetv3_small_100", {"input_size": 32, "stages": stages_of("mobilenetv3_small_100", 3)}),
