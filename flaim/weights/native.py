@@ -1,7 +1,8 @@
 """flaim's own checkpoints: a folder with `model.safetensors`, whose names are the leaves' paths, and `config.json`."""
 
+import dataclasses
+import functools
 import importlib
-import inspect
 import json
 import os
 import tempfile
@@ -87,27 +88,60 @@ def save_pretrained(
 
 
 def overrides_of(model: Model) -> dict[str, Any]:
-    """The options in which `model` differs from the architecture it is named after, as JSON has them.
+    """The options in which `model` differs from the architecture it is named after, as JSON has them; see `to_json`."""
+    family = family_of(model.name)
+    published = {name: to_json(value, family) for name, value in create(model.name).config}
+    options = {name: to_json(value, family) for name, value in model.config}
+    changed = {name: value for name, value in options.items() if name not in published or published[name] != value}
+    return {**changed, "fused": True} if model.fused else changed
 
-    A function goes by its name in the family's module: `{"function": "average_pool"}`.
+
+def to_json(value: Any, family: str) -> Any:
+    """An option of a model of `family` as JSON has it.
+
+    A function, or dataclass, goes by its name in the family's module, `{"function": "average_pool"}`; with arguments
+    that are bound, `{"function": "layer_norm", "eps": 1e-12}`. What has no such name stays as it is.
     """
-    published = dict(create(model.name).config)
-    changed = {name: value for name, value in model.config if name not in published or published[name] != value}
-    names = {id(value): name for name, value in vars(_module(family_of(model.name))).items() if callable(value)}
-    options = {name: {"function": names[id(v)]} if id(v) in names else v for name, v in changed.items()}
-    return {**options, "fused": True} if model.fused else options
+    if isinstance(value, list | tuple):
+        return [to_json(item, family) for item in value]
+    names = {id(named): name for name, named in vars(_module(family)).items() if callable(named)}
+    arguments: Mapping[str, Any] = {}
+    function = value
+    if isinstance(value, functools.partial) and not value.args and id(value.func) in names:
+        function, arguments = value.func, value.keywords
+    elif dataclasses.is_dataclass(value):
+        function = type(value)
+        arguments = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if id(function) not in names:
+        return value
+    return {"function": names[id(function)], **{name: to_json(item, family) for name, item in arguments.items()}}
 
 
 def options_from(overrides: Mapping[str, Any], family: str) -> dict[str, Any]:
     """The inverse of `overrides_of`: options of the model function. Only functions of the family's module are found."""
-    options = {}
-    for name, value in overrides.items():
-        if isinstance(value, Mapping):
-            value = vars(_module(family)).get(value.get("function"))
-            if not inspect.isfunction(value):
-                raise CheckpointError(f"{family} has no function {overrides[name]} for its option {name!r}")
-        options[name] = value
-    return options
+    return {name: _from_json(name, value, family) for name, value in overrides.items()}
+
+
+def _from_json(option: str, value: Any, family: str) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_from_json(option, item, family) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    function = vars(_module(family)).get(str(value.get("function")))
+    made = dataclasses.is_dataclass(function)
+    if not made and (not callable(function) or isinstance(function, type)):
+        raise CheckpointError(f"{family} has no function {dict(value)} for its option {option!r}")
+    arguments = {name: _from_json(option, item, family) for name, item in value.items() if name != "function"}
+    try:
+        return function(**arguments) if made else _bound(function, tuple(sorted(arguments.items())))
+    except TypeError as error:
+        raise CheckpointError(f"{family} cannot make {dict(value)} for its option {option!r}: {error}") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _bound(function: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
+    """The function with its arguments bound; the same object for the same arguments, so that models compare equal."""
+    return functools.partial(function, **dict(arguments)) if arguments else function
 
 
 def _module(family: str):

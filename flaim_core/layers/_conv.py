@@ -22,7 +22,7 @@ def resolve_padding(padding, size, kernel_size, stride, dilation=(1, 1)) -> tupl
     if padding is None:
         vertical, horizontal = ((s - 1 + d * (k - 1)) // 2 for k, s, d in zip(kernel_size, stride, dilation))
     else:
-        vertical, horizontal = pair(padding)
+        vertical, horizontal = (padding, padding) if isinstance(padding, int) else padding
     return pair(vertical), pair(horizontal)
 
 
