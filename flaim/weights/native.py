@@ -3,8 +3,11 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 import json
+import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -15,6 +18,7 @@ import numpy as np
 
 import flaim_core as core
 from flaim.models import Model, create, family_of
+from flaim.models import family as family_named
 from flaim.weights.config import Config, size_of
 from flaim.weights.errors import CheckpointError
 
@@ -136,6 +140,29 @@ def _from_json(option: str, value: Any, family: str) -> Any:
         return function(**arguments) if made else _bound(function, tuple(sorted(arguments.items())))
     except TypeError as error:
         raise CheckpointError(f"{family} cannot make {dict(value)} for its option {option!r}: {error}") from error
+
+
+def ratio_of(hidden: int, dim: int) -> float:
+    """The `mlp_ratio` of which `int(dim * mlp_ratio)` is `hidden`."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
+def nearest(family: str, pattern: str, options: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+    """The architecture that a model with these options, as JSON has them, is named after, and its overrides.
+
+    Of the family's architectures whose names fit `pattern`, it is the one that needs fewest overrides, for images of
+    `size` if several do.
+    """
+    fn, variants = family_named(family).fn, family_named(family).variants
+    defaults = {p.name: p.default for p in inspect.signature(fn).parameters.values()}
+    found = {}
+    for name in filter(re.compile(pattern).search, variants):
+        own = {option: to_json(variants[name].get(option, defaults[option]), family) for option in options}
+        overrides = {option: value for option, value in options.items() if value != own[option]}
+        found[name] = len(overrides), size_of(variants[name].get("input_size", 224)) != size, overrides
+    name = min(found, key=lambda name: found[name][:2])
+    return name, found[name][2]
 
 
 @functools.lru_cache(maxsize=256)

@@ -19,7 +19,7 @@ import numpy as np
 from flaim import models
 from flaim.weights.config import NORMALISATIONS, Config, size_of
 from flaim.weights.errors import CheckpointError
-from flaim.weights.native import options_from, to_json
+from flaim.weights.native import nearest, options_from, ratio_of
 from flaim.weights.timm import Form, rename
 from flaim_core import round_features
 
@@ -75,12 +75,6 @@ def _norm(name: str, eps: float, kind: "_Kind") -> Json:
     return _function(name) if eps == default else _function(name, eps=eps)
 
 
-def _ratio(hidden: int, dim: int) -> float:
-    """The number of which flaim's `int(dim * ratio)` makes `hidden`."""
-    ratio = hidden / dim
-    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
-
-
 def _transformer(c: Json, names: Names, kind: "_Kind", problems: _Problems) -> Json:
     """What all Vision Transformers have in common."""
     dim, heads = c["hidden_size"], c["num_attention_heads"]
@@ -92,7 +86,7 @@ def _transformer(c: Json, names: Names, kind: "_Kind", problems: _Problems) -> J
         "depth": c["num_hidden_layers"],
         "num_heads": heads,
         "patch_size": patch,
-        "mlp_ratio": _ratio(hidden, dim),
+        "mlp_ratio": ratio_of(hidden, dim),
         "norm": _norm("layer_norm", c["layer_norm_eps"], kind),
         "act": _activation(c, kind, problems),
         "drop_remainder": any(side % p for side, p in zip(image, size_of(patch))),
@@ -120,7 +114,7 @@ def _dinov2(c: Json, names: Names, kind: "_Kind", problems: _Problems) -> Json:
     }
     if c["use_swiglu_ffn"]:
         hidden = (int(int(c["hidden_size"] * c["mlp_ratio"]) * 2 / 3) + 7) // 8 * 8
-        options["mlp_ratio"] = _ratio(2 * hidden, c["hidden_size"])  # gates and values
+        options["mlp_ratio"] = ratio_of(2 * hidden, c["hidden_size"])  # gates and values
         options["block"] = _function("encoder_block", mlp=_function("packed_glu"))
         options["act"] = _function("silu")
     if "classifier.weight" in names:
@@ -513,7 +507,7 @@ def config_from(tensors: Names, files: Mapping[str, Mapping], where: str) -> Con
     size = preprocessing.pop("input_size", None)
     if not kind.any_size or "size" not in processor:
         size = size_of(c["image_size"])
-    architecture, overrides = _named(kind, options, size)
+    architecture, overrides = nearest(kind.family, kind.variants, options, size)
     return Config(
         model=architecture,
         family=kind.family,
@@ -525,20 +519,6 @@ def config_from(tensors: Names, files: Mapping[str, Mapping], where: str) -> Con
         labels=_labels(data, n_classes),
         **preprocessing,
     )
-
-
-def _named(kind: _Kind, options: Json, size: tuple[int, int]) -> tuple[str, Json]:
-    """The architecture that comes nearest to these options, and those that it does not have."""
-    family = models.family(kind.family)
-    defaults = {p.name: p.default for p in inspect.signature(family.fn).parameters.values()}
-    found = {}
-    for name, variant in family.variants.items():
-        if re.search(kind.variants, name):
-            own = {option: to_json(variant.get(option, defaults[option]), kind.family) for option in options}
-            overrides = {option: value for option, value in options.items() if value != own[option]}
-            found[name] = len(overrides), size_of(variant.get("input_size", 224)) != size, overrides
-    name = min(found, key=lambda name: found[name][:2])
-    return name, found[name][2]
 
 
 def _labels(data: Mapping[str, Any], n_classes: int) -> tuple[str, ...] | None:
