@@ -25,7 +25,7 @@ from flaim.weights import (
     save_pretrained,
 )
 from flaim.weights.placement import place
-from flaim.weights.reader import read_safetensors
+from flaim.weights.readers import read as read_safetensors
 from tests import oracle, parity
 from tests.oracle import timm
 

@@ -12,11 +12,11 @@ from jaxtyping import PRNGKeyArray
 
 import flaim_core as core
 from flaim.models import Model, create
+from flaim.weights import readers
 from flaim.weights.config import Config
 from flaim.weights.errors import CheckpointError
 from flaim.weights.native import options_from
 from flaim.weights.placement import classes_in, is_native, place
-from flaim.weights.reader import read_safetensors
 from flaim.weights.sources import read, resolve
 
 
@@ -41,7 +41,7 @@ def load(source: str | PathLike) -> Checkpoint:
         config = resolve(source)
     except CheckpointError:
         path = str(source).removeprefix("local-dir:")
-        if not path.endswith(".safetensors") or not is_native(tensors := read_safetensors(path)):
+        if not path.endswith(".safetensors") or not is_native(tensors := readers.read(path)):
             raise
         leaves = {name: jnp.array(value) for name, value in tensors.items()}
         return Checkpoint(core.unflatten(leaves), Config(path=path, n_classes=None))

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from flaim.models import family_of
-from flaim.weights import catalogue, hub, native, timm
+from flaim.weights import catalogue, hub, native, readers, timm
 from flaim.weights.config import Config
 from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError
-from flaim.weights.reader import read_safetensors
 
 _HUB, _LOCAL = ("hf-hub:", "hf_hub:"), "local-dir:"
 
@@ -94,7 +93,7 @@ def read(config: Config) -> tuple[dict[str, np.ndarray], str]:
             f"no repository is known to have {config.model} {config.params} as a safetensors file{origin}. "
             f"With a converted copy: get_model({config.model!r}, pretrained='path/to/file.safetensors')"
         )
-    return read_safetensors(file), str(file)
+    return readers.read(file), str(file)
 
 
 def _bare(source: str | PathLike) -> str:

@@ -1,0 +1,133 @@
+"""Files of tensors: one reader for each container format, told apart by what is in the file, not by its name.
+
+A reader yields names and arrays and knows no model. The arrays are read-only views of the mapped file wherever the
+container permits, otherwise `Lazy` ones; groups, dictionaries and the like join their names with "/". No reader runs,
+imports or follows what a file says, and a damaged or hostile file is a `CheckpointError` that names file and place.
+"""
+
+import importlib
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from flaim.weights.errors import CheckpointError
+from flaim.weights.readers._index import shards_of
+from flaim.weights.readers._lazy import Lazy
+from flaim.weights.readers._mapped import intact, mapped
+from flaim.weights.readers._pickle import MAGIC_OF_TORCH
+
+__all__ = ["FORMATS", "Lazy", "format_of", "metadata", "read", "shards_of"]
+
+# What the formats are called; the module of each is named after its key.
+FORMATS = {
+    "safetensors": "safetensors",
+    "index": "index of sharded checkpoints",
+    "hdf5": "HDF5",
+    "keras": "Keras",
+    "npz": "NumPy .npz",
+    "torch": "PyTorch",
+    "msgpack": "Flax msgpack",
+    "pickle": "pickle",
+}
+
+_MAY_BEGIN_PICKLES = b"\x80(}]c"
+_BEGINS_MSGPACK_MAPS = {*range(0x81, 0x90), 0xDE, 0xDF}
+_HINTS = (
+    (b"version https://git-lfs", "it is a Git LFS pointer: fetch the file that it stands for (git lfs pull)"),
+    (b"<", "it looks like a web page: the download went wrong"),
+    (b"\x93NUMPY", "it is a lone array without a name"),
+    (b"\x1f\x8b", "it is compressed with gzip: unpack it"),
+)
+
+
+def read(path: str | PathLike) -> dict[str, Any]:
+    """The tensors in a file by name. Each has `shape` and `dtype`, and `np.asarray` gives its numbers.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is none of the formats, damaged, or holds anything but tensors.
+    """
+    return _call(path, "read")
+
+
+def metadata(path: str | PathLike) -> dict[str, Mapping]:
+    """What a file says beside its tensors, by the name of the document.
+
+    HDF5: `"attributes"` of the root and `"attributes/..."` of each group, bytes decoded, and `"model_config"`, parsed.
+    Keras: the same, with `"config.json"` and `"metadata.json"`. safetensors: `"__metadata__"`, where it has one.
+
+    Raises:
+        FileNotFoundError, CheckpointError: As `read` does.
+    """
+    return _call(path, "metadata")
+
+
+def format_of(path: str | PathLike) -> str:
+    """The format of a file, a key of `FORMATS`.
+
+    Raises:
+        FileNotFoundError, CheckpointError: As `read` does.
+    """
+    path = Path(path)
+    return _format(path, mapped(path))
+
+
+def _call(path: str | PathLike, function: str) -> dict[str, Any]:
+    path = Path(path)
+    data = mapped(path)
+    name = _format(path, data)
+    reader = importlib.import_module(f"{__name__}._{name}")
+    with intact(path, FORMATS[name]):
+        return getattr(reader, function)(path, data)
+
+
+def _format(path: Path, data: memoryview) -> str:
+    start = bytes(data[:16])
+    if start[:4] == b"PK\x03\x04":
+        return _zip_format(path)
+    if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= len(data) - 8:
+        return "safetensors"
+    if _is_hdf5(data):
+        return "hdf5"
+    if start[:1] == b"{":
+        return "index"
+    if bytes(data[: len(MAGIC_OF_TORCH)]) == MAGIC_OF_TORCH:
+        return "torch"
+    if start and start[0] in _BEGINS_MSGPACK_MAPS:
+        return "msgpack"
+    if start and start[0] in _MAY_BEGIN_PICKLES:
+        return "pickle"
+    if path.suffix == ".safetensors":  # its reader knows best what is wrong
+        return "safetensors"
+    hint = next((hint for magic, hint in _HINTS if start.startswith(magic[:16])), f"it begins with {start!r}")
+    raise CheckpointError(
+        f"{path} ({len(data)} bytes) is in none of the formats that flaim reads ({', '.join(FORMATS.values())}); {hint}"
+    )
+
+
+def _is_hdf5(data: memoryview) -> bool:
+    """The signature is at the start, or after a user's block of 512 bytes, 1024, 2048 and so on."""
+    start = 0
+    while start < len(data):
+        if data[start : start + 8] == b"\x89HDF\r\n\x1a\n":
+            return True
+        start = max(512, start * 2)
+    return False
+
+
+def _zip_format(path: Path) -> str:
+    from flaim.weights.readers._zip import Archive
+
+    with intact(path, "zip"):
+        names = list(Archive(path, mapped(path)).members)
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return "torch"
+    if "model.weights.h5" in names:
+        return "keras"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    raise CheckpointError(
+        f"{path} is a zip file, but neither Keras', NumPy's nor PyTorch's; it has {some or 'nothing'}"
+    )

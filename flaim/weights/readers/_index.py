@@ -1,0 +1,61 @@
+"""The index of a checkpoint in several files: which tensor is in which file beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flaim.weights.errors import CheckpointError
+from flaim.weights.readers import _mapped
+
+
+def shards_of(path: Path) -> list[str]:
+    """The names of the files that an index refers to.
+
+    Raises:
+        CheckpointError: It is no index, or refers to a file that is not in its own folder.
+    """
+    return list(dict.fromkeys(_weight_map(path, _mapped.mapped(path)).values()))
+
+
+def read(path: Path, data: memoryview) -> dict[str, Any]:
+    """The tensors of all files, each checked to be where the index says."""
+    from flaim.weights.readers import format_of
+    from flaim.weights.readers import read as read_any
+
+    weight_map = _weight_map(path, data)
+    tensors: dict[str, Any] = {}
+    problems = []
+    for shard in dict.fromkeys(weight_map.values()):
+        file = path.parent / shard
+        if not file.is_file():
+            problems.append(f"there is no file {shard}")
+            continue
+        if format_of(file) == "index":
+            problems.append(f"{shard} is an index itself")
+            continue
+        found = read_any(file)
+        problems += [f"{name}: in {shard}, but not in the index" for name in found if weight_map.get(name) != shard]
+        tensors |= found
+    problems += [f"{name}: not in {shard}" for name, shard in weight_map.items() if name not in tensors]
+    if problems:
+        raise CheckpointError(f"{path} is not the index of what is beside it:\n  " + "\n  ".join(problems))
+    return tensors
+
+
+def metadata(path: Path, data: memoryview) -> dict[str, Any]:
+    """The index's own notes."""
+    notes = json.loads(bytes(data)).get("metadata")
+    return {"__metadata__": notes} if isinstance(notes, dict) else {}
+
+
+def _weight_map(path: Path, data: memoryview) -> dict[str, str]:
+    with _mapped.intact(path, "JSON"):
+        index = json.loads(bytes(data))
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{path} is a JSON file, but no index of a checkpoint in several files")
+    outside = {name for name in weight_map.values() if name in ("", ".", "..") or set(name) & set("/\\:\0")}
+    if outside:
+        names = ", ".join(repr(name[:200]) for name in sorted(outside))
+        raise CheckpointError(f"{path} refers to files that are not in its folder: {names}")
+    return weight_map

@@ -1,0 +1,24 @@
+"""`.keras`: a zip file with the model's configuration and an HDF5 file of its weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flaim.weights.readers import _hdf5
+from flaim.weights.readers._zip import Archive
+
+_WEIGHTS = "model.weights.h5"
+_DOCUMENTS = ("config.json", "metadata.json")
+
+
+def read(path: Path, data: memoryview) -> dict[str, Any]:
+    """The weights, as views of the file."""
+    archive = Archive(path, data)
+    return _hdf5.tensors(archive.name(_WEIGHTS), archive.read(_WEIGHTS))
+
+
+def metadata(path: Path, data: memoryview) -> dict[str, Any]:
+    """The configuration, and what the weights' attributes say."""
+    archive = Archive(path, data)
+    documents = {name: json.loads(bytes(archive.read(name))) for name in _DOCUMENTS if name in archive.members}
+    return documents | _hdf5.documents(archive.name(_WEIGHTS), archive.read(_WEIGHTS))
