@@ -132,7 +132,7 @@ def translate(tensors: Names, config: Config) -> dict[str, Any]:
 
 def _renamed(tensors: Names) -> dict[str, Any]:
     """The tensors under flaim's names; queries, keys and values are apart still, and heads an axis of their own."""
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for name, value in tensors.items():
         if _UNUSED.search(name):
             continue
