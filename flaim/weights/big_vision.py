@@ -7,15 +7,15 @@ Their authors approximate GELU by tanh; like timm, which publishes the same weig
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from flaim.weights.config import NORMALISATIONS, Config
 from flaim.weights.errors import CheckpointError
 from flaim.weights.native import nearest, ratio_of
+from flaim.weights.readers import Lazy
 from flaim.weights.timm import rename
 
 Names = Mapping[str, Any]
@@ -123,7 +123,7 @@ def translate(tensors: Names, config: Config) -> dict[str, Any]:
             names = [name.replace(f"/{parts[0]}/", f"/{part}/") for part in parts]
             if all(part in leaves for part in names):
                 flat = [_heads_flattened(part, leaves.pop(part)) for part in names]
-                leaves[name.replace(f"/{parts[0]}/", f"/{whole}/")] = np.concatenate(flat, axis=-1)
+                leaves[name.replace(f"/{parts[0]}/", f"/{whole}/")] = _concatenated(flat)
     leaves = {name: _heads_flattened(name, value) for name, value in leaves.items()}
     if "pos_embed" not in leaves:
         leaves["pos_embed"] = _sines(leaves, config)
@@ -139,21 +139,33 @@ def _renamed(tensors: Names) -> dict[str, Any]:
         name = _PREFIX.sub("", name)
         layers = [(name, value)]
         if name.startswith(_STACK):
-            layers = [(f"{_STACK[:-1]}_{i}/{name.removeprefix(_STACK)}", value[i]) for i in range(value.shape[0])]
+            layers = [
+                (f"{_STACK[:-1]}_{i}/{name.removeprefix(_STACK)}", _part(value, i)) for i in range(value.shape[0])
+            ]
         leaves |= {rename(layer, _RULES) or layer: part for layer, part in layers}
     return leaves
 
 
+def _part(value: Any, index: int) -> Any:
+    """One of the arrays that `value` is a stack of."""
+    if isinstance(value, np.ndarray):
+        return value[index]
+    return Lazy(value.shape[1:], value.dtype, lambda: np.asarray(value)[index])
+
+
+def _concatenated(parts: Sequence[Any]) -> Lazy:
+    """The arrays side by side along the last axis."""
+    shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
+    return Lazy(shape, np.dtype(parts[0].dtype), lambda: np.concatenate([np.asarray(part) for part in parts], axis=-1))
+
+
 def _heads_flattened(name: str, value: Any) -> Any:
     """Layers of attention with the axes of heads and width of a head as one."""
-    value = np.asarray(value)
-    if value.dtype == np.dtype("V2"):  # how NumPy keeps bfloat16, which it does not know
-        value = value.view(ml_dtypes.bfloat16)
-    if re.search(r"/proj/kernel$", name) and value.ndim == 3:
-        return value.reshape(-1, value.shape[2])
-    if re.search(r"/(query|key|value)/kernel$", name) and value.ndim == 3:
-        return value.reshape(value.shape[0], -1)
-    return value.reshape(-1) if name.endswith("/bias") else value
+    if re.search(r"/proj/kernel$", name) and len(value.shape) == 3:
+        return value.reshape((-1, value.shape[2]))
+    if re.search(r"/(query|key|value)/kernel$", name) and len(value.shape) == 3:
+        return value.reshape((value.shape[0], -1))
+    return value.reshape((-1,)) if name.endswith("/bias") else value
 
 
 def _sines(leaves: Names, config: Config) -> np.ndarray:

@@ -1,31 +1,45 @@
-"""flaim's own checkpoints: a folder with `model.safetensors`, whose names are the leaves' paths, and `config.json`."""
+"""flaim's own checkpoints: a folder with `model.safetensors`, whose names are the leaves' paths, and `config.json`.
+
+`writer` has how they are written, and what a save that is cut short leaves.
+"""
 
 import dataclasses
 import functools
 import importlib
 import inspect
-import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import flaim_core as core
 from flaim.models import Model, create, family_of
 from flaim.models import family as family_named
 from flaim.weights.config import Config, size_of
 from flaim.weights.errors import CheckpointError
+from flaim.weights.writer import CONFIG, INDEX, MAX_SHARD_SIZE, WEIGHTS, Tensor, own_config, write_checkpoint
 
 FORMAT, FORMAT_VERSION = "flaim", 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
-_PREPROCESSING = {"mean", "std", "interpolation", "crop_pct", "crop_mode"}
+__all__ = [
+    "CONFIG",
+    "FORMAT",
+    "INDEX",
+    "WEIGHTS",
+    "config_from",
+    "document",
+    "nearest",
+    "options_from",
+    "overrides_of",
+    "own_config",
+    "ratio_of",
+    "save_pretrained",
+    "to_json",
+]
+
+_PREPROCESSING = {"mean", "std", "interpolation", "crop_pct", "crop_mode", "test_input_size", "test_crop_pct"}
 
 
 def save_pretrained(
@@ -37,58 +51,79 @@ def save_pretrained(
     labels: Sequence[str] | None = None,
     license: str | None = None,
     note: str | None = None,
+    max_shard_size: int = MAX_SHARD_SIZE,
 ) -> None:
     """Save a model and its variables as a folder that `load` and `get_model` read.
 
-    Both files are written beside their place and moved there when they are complete; other files in the folder stay.
+    Whatever happens meanwhile, the folder holds the old checkpoint or the new one; other files in it stay. Leaves are
+    written one at a time, in their own types.
 
     Args:
         path: The folder, made where it is not there.
         model: One of flaim's architectures.
         variables: The canonical tree; an adapter's `to_variables` gives it.
-        preprocessing: `mean`, `std` and, where known, `interpolation`, `crop_pct`, `crop_mode`.
+        preprocessing: `mean`, `std` and, where known, `interpolation`, `crop_pct`, `crop_mode`, and `test_input_size`
+            and `test_crop_pct`, at which the model evaluates better. `norm_stats` of `get_model` will do, and so will
+            `preprocessing` of `flaim.weights.Config`.
         labels: Class names, as many as the model has classes.
         license: SPDX identifier.
         note: Anything worth knowing: the data, the accuracy.
+        max_shard_size: Bytes above which the weights are split into several files.
 
     Raises:
         CheckpointError: The variables do not fit the model (all leaves that do not are listed), or something cannot be
             written as JSON.
+        OSError: The disk is full, the folder read-only, or the like.
     """
     problems = core.mismatches(model.spec(), variables, extra=True)
+    config = document(model, preprocessing, labels, license, note, problems)
+    tensors = {leaf: Tensor(value) for leaf, value in core.flatten(variables).items()}
+    write_checkpoint(path, config, tensors, max_shard_size=max_shard_size)
+
+
+def document(
+    model: Model,
+    preprocessing: Mapping[str, Any] | None,
+    labels: Sequence[str] | None,
+    license: str | None,
+    note: str | None,
+    problems: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What `config.json` says of a model; the arguments are those of `save_pretrained`.
+
+    Raises:
+        CheckpointError: Something is wrong with the arguments, or there are `problems` already; all are listed.
+    """
+    # The model itself knows the size of its images.
+    preprocessing = {name: value for name, value in (preprocessing or {}).items() if name != "input_size"}
+    problems = list(problems)
     if labels is not None and len(labels) != model.n_classes:
         problems.append(f"{len(labels)} labels for {model.n_classes} classes")
-    if unknown := set(preprocessing or {}) - _PREPROCESSING:
+    if unknown := set(preprocessing) - _PREPROCESSING:
         problems.append(
             f"unknown preprocessing {', '.join(sorted(unknown))}; known: {', '.join(sorted(_PREPROCESSING))}"
         )
+    overrides = {}
+    try:
+        overrides = overrides_of(model)
+    except LookupError as error:
+        problems.append(f"a configuration cannot say what it is: {error}")
     if problems:
         raise CheckpointError(f"cannot save this {model.name}:\n  " + "\n  ".join(problems))
-    config = {
+    return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "flaim_version": version("flaim"),
         "model": model.name,
-        "overrides": overrides_of(model),
+        "overrides": overrides,
         "n_classes": model.n_classes,
         "input_size": model.input_size,
         "in_channels": model.in_channels,
-        "preprocessing": dict(preprocessing or {}),
+        "preprocessing": preprocessing,
         "labels": list(labels) if labels is not None else None,
         "license": license,
         "note": note,
     }
-    try:
-        text = json.dumps(config, indent=2) + "\n"
-    except TypeError as error:
-        raise CheckpointError(f"cannot save this {model.name}: {error}") from error
-    from safetensors.numpy import save
-
-    arrays = {path: np.ascontiguousarray(value) for path, value in core.flatten(variables).items()}
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS, save(arrays))
-    _write(folder / CONFIG, text.encode())
 
 
 def overrides_of(model: Model) -> dict[str, Any]:
@@ -183,7 +218,10 @@ def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
             f"{FORMAT_VERSION}: upgrade flaim (it was written by {data.get('flaim_version')})"
         )
     preprocessing: dict[str, Any] = dict(data.get("preprocessing", {}))
-    preprocessing |= {name: tuple(preprocessing[name]) for name in ("mean", "std") if name in preprocessing}
+    if unknown := set(preprocessing) - _PREPROCESSING:
+        raise CheckpointError(f"{where} has preprocessing that flaim does not know: {', '.join(sorted(unknown))}")
+    tuples = ("mean", "std", "test_input_size")
+    preprocessing |= {name: tuple(preprocessing[name]) for name in tuples if name in preprocessing}
     labels = data.get("labels")
     return Config(
         model=data["model"],
@@ -198,18 +236,3 @@ def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
         note=data.get("note"),
         **preprocessing,
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, either the old one is there or the new one."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # temporary files are for their owner's eyes only
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

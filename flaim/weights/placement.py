@@ -1,15 +1,18 @@
 """From a file's tensors to a model's variables: strict, every leaf checked, all that is wrong in one error."""
 
+import importlib
 import math
+import mmap
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.models import Model
@@ -18,7 +21,6 @@ from flaim.weights.config import Config
 from flaim.weights.errors import CheckpointError
 
 _ALIGNMENT = 64  # bytes; XLA takes over host arrays that are so aligned instead of copying them
-_BLOCK = 16  # float32 numbers in a cache line
 
 
 class _Target(NamedTuple):
@@ -37,58 +39,77 @@ class _Target(NamedTuple):
 
 
 def place(
-    model: Model, tensors: Mapping[str, np.ndarray], config: Config, *, key: PRNGKeyArray, where: str = "the file"
+    model: Model, tensors: Mapping[str, Any], config: Config, *, key: PRNGKeyArray, where: str = "the file"
 ) -> dict:
     """The variables of `model` from the tensors of a checkpoint that `config` describes.
 
-    Tensors have timm's names, or, in flaim's own format, the leaves' paths. Where `model` differs from the checkpoint
-    in its input size, position embeddings and relative position tables are resampled; in its image channels, the first
-    convolution is adapted; in its classes, the classifier is fresh, drawn with `key` as `model.init(key)` draws it.
-    What the model lacks of the head because its `n_classes` is 0 or -1 is left out.
+    Tensors have the names of `config.dialect`, or, in flaim's own format, the leaves' paths. Where `model` differs from
+    the checkpoint in its input size, position embeddings and relative position tables are resampled; in its image
+    channels, the first convolution is adapted; in its classes, the classifier is fresh, drawn with `key` as
+    `model.init(key)` draws it. What the model lacks of the head because its `n_classes` is 0 or -1 is left out.
 
     Raises:
         CheckpointError: Tensors are missing, unexpected, misshapen or not floating-point; all of them are listed.
     """
-    native = is_native(tensors)
-    if not native:
-        tensors = timm.translate(config.family, tensors)
+    own = config.dialect in ("timm", "flaim") and is_native(tensors)
+    arrays, fresh = lay_out(model, tensors, config, where=where)
+    leaves = core.flatten(model.spec())
+    dtypes = [array.dtype if own else np.dtype(leaves[path].dtype) for path, array in arrays.items()]
+    device = jax.config.jax_default_device  # type: ignore[attr-defined] # of this thread
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # copies release the interpreter's lock
+        placed = dict(zip(arrays, pool.map(_put, arrays.values(), dtypes, repeat(device))))
+    placed |= core.flatten(core.init_leaves(core.unflatten(fresh), key))
+    return core.unflatten({path: placed[path] for path in leaves})
+
+
+def lay_out(
+    model: Model, tensors: Mapping[str, Any], config: Config, *, where: str = "the file"
+) -> tuple[dict[str, Any], dict[str, core.Leaf]]:
+    """A checkpoint's arrays by the paths of the leaves they fill, in the leaves' layout, and the leaves left to draw.
+
+    Adapts as `place` does. The arrays are views of the file where nothing has to be computed.
+
+    Raises:
+        CheckpointError: As `place` does.
+    """
+    tensors, native = _translated(tensors, config)
     targets = _targets(model, native)
     fresh, tensors = _head(model, tensors, targets, config, native)
 
-    problems, jobs = [], {}
+    problems, arrays = [], {}
     for name, target in targets.items():
         if name not in tensors:
             if name not in fresh:
                 problems.append(f"{name}: missing, expected shape {target.file_shape}")
             continue
         try:
-            array = _adapt(target, tensors[name], model, config)
-            jobs[target.path] = array, array.dtype if native else np.dtype(target.leaf.dtype)
+            arrays[target.path] = _adapt(target, tensors[name], model, config)
         except ValueError as error:
             problems.append(f"{name}: {error}")
     problems += [f"{name}: unexpected, shape {tensors[name].shape}" for name in tensors if name not in targets]
     if problems:
         raise CheckpointError(f"{where} does not fit {model.name}:\n  " + "\n  ".join(problems))
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # copies release the interpreter's lock
-        copies = pool.map(lambda job: _copy(*job), jobs.values())
-        # In this thread, because a default device is a thread's own.
-        placed = {path: jax.device_put(copy) for path, copy in zip(jobs, copies)}
-    leaves = {target.path: target.leaf for name, target in targets.items() if name in fresh}
-    placed |= core.flatten(core.init_leaves(core.unflatten(leaves), key))
-    return core.unflatten({target.path: placed[target.path] for target in targets.values()})
+    return arrays, {target.path: target.leaf for name, target in targets.items() if name in fresh}
 
 
-def is_native(tensors: Mapping[str, np.ndarray]) -> bool:
+def is_native(tensors: Mapping[str, Any]) -> bool:
     """Whether the tensors are in flaim's own format, under the paths of the leaves."""
     return any(name.startswith("params/") for name in tensors)
 
 
-def classes_in(model: Model, tensors: Mapping[str, np.ndarray], family: str) -> int:
-    """How many classes the classifier in the file tells apart; -1 where it has none."""
+def _translated(tensors: Mapping[str, Any], config: Config) -> tuple[Mapping[str, Any], bool]:
+    """The tensors under the names, and in the layout, of timm's, or, where the second value says so, of the leaves."""
+    if config.dialect in ("timm", "flaim"):
+        native = is_native(tensors)
+        return tensors if native else timm.translate(config.family, tensors), native
+    tensors = importlib.import_module(f"flaim.weights.{config.dialect}").translate(tensors, config)
     native = is_native(tensors)
-    if not native:
-        tensors = timm.translate(family, tensors)
+    return tensors if native else timm.translate("", tensors), native
+
+
+def classes_in(model: Model, tensors: Mapping[str, Any], config: Config) -> int:
+    """How many classes the classifier in the file tells apart; -1 where it has none."""
+    tensors, native = _translated(tensors, config)
     path = f"params/{model.classifier}/kernel"
     kernel = tensors.get(path if native else timm.tensor_name(path))
     return -1 if kernel is None else kernel.shape[-1 if native else 0]
@@ -103,8 +124,8 @@ def _targets(model: Model, native: bool) -> dict[str, _Target]:
 
 
 def _head(
-    model: Model, tensors: Mapping[str, np.ndarray], targets: Mapping[str, _Target], config: Config, native: bool
-) -> tuple[set[str], dict[str, np.ndarray]]:
+    model: Model, tensors: Mapping[str, Any], targets: Mapping[str, _Target], config: Config, native: bool
+) -> tuple[set[str], dict[str, Any]]:
     """Which leaves are drawn anew, and the tensors without those that the model has no use for."""
     classifier = f"params/{model.classifier}/"
     head = f"params/{model.classifier.rpartition('/')[0] or model.classifier}/"
@@ -124,7 +145,7 @@ def _head(
     return fresh, {name: value for name, value in tensors.items() if name not in fresh | unused}
 
 
-def _adapt(target: _Target, tensor: np.ndarray, model: Model, config: Config) -> np.ndarray:
+def _adapt(target: _Target, tensor: Any, model: Model, config: Config) -> Any:
     """The tensor in the leaf's shape and layout, still a view of the file where nothing has to be computed."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise ValueError(f"found {tensor.dtype} numbers, expected floating-point ones")
@@ -135,17 +156,17 @@ def _adapt(target: _Target, tensor: np.ndarray, model: Model, config: Config) ->
     array = tensor if target.axes is None else tensor.transpose(target.axes)
     match target.path.rpartition("/")[2]:
         case "pos_embed":
-            array = _position_embedding(target.leaf, array, model, config)
+            array = _position_embedding(target.leaf, np.asarray(array), model, config)
         case "relative_position_bias_table":
-            array = _relative_table(target.leaf, array, model, config)
+            array = _relative_table(target.leaf, np.asarray(array), model, config)
         case "kernel" if _is_first(target, array, model, config):
-            array = resample.adapt_input_channels(array, model.in_channels)
+            array = resample.adapt_input_channels(np.asarray(array), model.in_channels)
     if array.shape != target.leaf.shape:
         raise ValueError(f"found shape {found}, expected {shape}")
     return array
 
 
-def _is_first(target: _Target, array: np.ndarray, model: Model, config: Config) -> bool:
+def _is_first(target: _Target, array: Any, model: Model, config: Config) -> bool:
     """Whether this is the convolution that sees the images, for another number of their channels."""
     channels = (config.in_channels, model.in_channels)
     return (
@@ -195,25 +216,38 @@ def _window(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] |
     return min(windows, key=lambda w: abs(np.log(w[0] / w[1] * image[1] / image[0])), default=None)
 
 
-def _copy(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The array in row-major order, in a buffer of its own that JAX can take over.
+def _put(array: Any, dtype: np.dtype, device: Any) -> Array:
+    """The array on the device (None: the default one), in row-major order, with nothing of the file left in memory."""
+    values = np.asarray(array).astype(dtype, copy=False)  # axes stay in the order that the file has them in
+    if values is array and values.flags.c_contiguous:
+        # Not from the file itself, whose pages XLA might take over: a file may change.
+        values = _aligned(array.shape, dtype)
+        values[...] = array
+    with jax.default_device(device):
+        # Transposing is what loading spends its time on; XLA does it on the way, and faster than NumPy.
+        placed = jax.device_put(values).block_until_ready()
+    _release(array)
+    return placed
 
-    Transposing is what loading spends its time on. torch has the output axis first and flaim last, so the copy goes
-    over blocks of outputs: what a block reads stays within the processor's cache.
-    """
-    target = _aligned(array.shape, dtype)
-    if array.flags.c_contiguous:
-        target[...] = array
-    else:
-        for start in range(0, array.shape[-1], _BLOCK):
-            block = np.s_[..., start : start + _BLOCK]
-            target[block] = array[block]
-    return target
+
+def _release(array: Any) -> None:
+    """Let the system drop the pages of a mapped file that the array is a view of; they count as this process's."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise"):
+        return
+    first, last = np.lib.array_utils.byte_bounds(array)
+    origin = np.frombuffer(base, np.uint8).ctypes.data
+    start = (first - origin) // mmap.PAGESIZE * mmap.PAGESIZE
+    base.madvise(mmap.MADV_DONTNEED, start, last - origin - start)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array."""
+    """An array to fill."""
     size = math.prod(shape) * dtype.itemsize
-    buffer = np.empty(size + _ALIGNMENT, np.uint8)
+    # Not np.empty, which asks for huge pages: the system may have to move others' memory to make them.
+    buffer = np.frombuffer(bytearray(size + _ALIGNMENT), np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)

@@ -45,7 +45,7 @@ class Form(NamedTuple):
 
     marker: str
     rules: tuple[tuple[str, str | Callable | None], ...]
-    finish: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 def _add_head_bias(name: str) -> Callable:
@@ -160,7 +160,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
 }
 
 
-def translate(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def translate(family: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors under the names that timm gives them today, without the buffers."""
     tensors = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
     for form in FORMS.get(family, ()):

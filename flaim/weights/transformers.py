@@ -20,6 +20,7 @@ from flaim import models
 from flaim.weights.config import NORMALISATIONS, Config, size_of
 from flaim.weights.errors import CheckpointError
 from flaim.weights.native import nearest, options_from, ratio_of
+from flaim.weights.readers import Lazy
 from flaim.weights.timm import Form, rename
 from flaim_core import round_features
 
@@ -647,8 +648,9 @@ def _join(tensors: dict[str, Any]) -> dict[str, Any]:
     return tensors | joined
 
 
-def _concatenated(parts: Sequence[Any]) -> np.ndarray:
-    return np.concatenate([np.asarray(part) for part in parts])
+def _concatenated(parts: Sequence[Any]) -> Lazy:
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return Lazy(shape, np.dtype(parts[0].dtype), lambda: np.concatenate([np.asarray(part) for part in parts]))
 
 
 def _finish_efficientnet(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_outputs_are_those_of_the_original(name):
     tensors = tensors_of(name)
     assert original.recognises(tensors, {})
     model = model_of(config)
-    variables = place(model, original.translate(tensors, config), config, key=jax.random.key(0))
+    variables = place(model, tensors, config, key=jax.random.key(0))
     found = jax.jit(lambda v, x: model.apply(v, x).value)(variables, image(size))
     error = oracle.relative_error(found, [expected])
     print(f"{name}: {error:.1e}")

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import flaim_core as core
 from flaim.models import create
-from flaim.weights import CheckpointError, model_of, transformers
+from flaim.weights import CheckpointError, get_model, model_of, readers, transformers
 from flaim.weights.native import options_from, overrides_of
 from flaim.weights.placement import place
 from tests import oracle
@@ -113,9 +112,9 @@ def read(folder: Path) -> tuple[dict, dict]:
 def load(tensors: dict, files: dict, n_classes: int | None = None):
     """Configuration, model and variables by way of the translation alone."""
     assert transformers.recognises(tensors, files)
-    config = transformers.config_from(tensors, files, "the folder")
+    config = transformers.config_from(tensors, files, "the folder").replace(dialect="transformers")
     model = model_of(config, n_classes)
-    return config, model, place(model, transformers.translate(tensors, config), config, key=jax.random.key(0))
+    return config, model, place(model, tensors, config, key=jax.random.key(0))
 
 
 @torch.no_grad()
@@ -143,11 +142,23 @@ def test_outputs_are_those_of_transformers(name, tmp_path):
     )
 
 
-def test_sharded(tmp_path):
-    reference = build("vit")
-    reference.save_pretrained(tmp_path, max_shard_size="40KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    _, model, variables = load(*read(tmp_path))
+@pytest.mark.parametrize("form", ["safetensors", "sharded", "flax", "torch"])
+def test_folders(form, tmp_path):
+    """By way of `get_model`, of every form that transformers has saved its models in."""
+    reference = build("resnet-bottleneck")
+    reference.save_pretrained(tmp_path, **({"max_shard_size": "5KB"} if form == "sharded" else {}))
+    processor = dict(size={"shortest_edge": 40}, crop_pct=0.8, image_mean=[0.1] * 3, image_std=[0.2] * 3)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    if form in ("flax", "torch"):
+        state = read(tmp_path)[0]
+        (tmp_path / "model.safetensors").unlink()
+        if form == "flax":
+            (tmp_path / "flax_model.msgpack").write_bytes(to_flax(state, nested=True))
+        else:
+            torch.save(reference.state_dict(), tmp_path / "pytorch_model.bin")
+    model, variables, norm_stats = get_model(tmp_path)
+    assert model.input_size == (40, 40)
+    assert norm_stats == {"mean": (0.1,) * 3, "std": (0.2,) * 3}
     assert_same(model, variables, reference, _logits)
 
 
@@ -176,9 +187,9 @@ def test_names_of_version_5():
 def test_another_size_and_other_classes(tmp_path):
     build("vit").save_pretrained(tmp_path)
     tensors, files = read(tmp_path)
-    config = transformers.config_from(tensors, files, "the folder")
+    config = transformers.config_from(tensors, files, "the folder").replace(dialect="transformers")
     model = model_of(config, 7, 64)
-    variables = place(model, transformers.translate(tensors, config), config, key=jax.random.key(0))
+    variables = place(model, tensors, config, key=jax.random.key(0))
     assert model.apply(variables, oracle.image(64)).value.shape == (2, 7)
     named = transformers.translate(tensors, config)["blocks.0.attn.qkv.weight"]
     np.testing.assert_array_equal(variables["params"]["blocks"]["0"]["attn"]["qkv"]["kernel"], named.T)
@@ -189,9 +200,9 @@ def test_without_the_pooler(tmp_path):
     reference = build("vit-pooler")
     reference.save_pretrained(tmp_path)
     tensors, files = read(tmp_path)
-    config = transformers.config_from(tensors, files, "the folder")
+    config = transformers.config_from(tensors, files, "the folder").replace(dialect="transformers")
     model = model_of(config, overrides={"pooler": None})
-    variables = place(model, transformers.translate(tensors, config), config, key=jax.random.key(0))
+    variables = place(model, tensors, config, key=jax.random.key(0))
     assert_same(model, variables, reference, lambda output: output.last_hidden_state[:, 0])
 
 
@@ -228,8 +239,9 @@ def test_flax(name, tmp_path):
     reference = build(name)
     reference.save_pretrained(tmp_path)
     tensors, files = read(tmp_path)
-    file = to_flax(tensors, nested=name.startswith("resnet"))
-    tensors = core.flatten(flax.serialization.msgpack_restore(file))
+    file = tmp_path / "flax_model.msgpack"
+    file.write_bytes(to_flax(tensors, nested=name.startswith("resnet")))
+    tensors = readers.read(file)
     if name == "resnet-basic":  # its two layers had no names of their own in Flax
         tensors = {re.sub(r"/layer/(\d)/", r"/layer/layer_\1/", key): value for key, value in tensors.items()}
     _, model, variables = load(tensors, files)
