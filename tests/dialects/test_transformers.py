@@ -159,7 +159,9 @@ def test_folders(form, tmp_path):
     model, variables, norm_stats = get_model(tmp_path)
     assert model.input_size == (40, 40)
     assert norm_stats == {"mean": (0.1,) * 3, "std": (0.2,) * 3}
-    assert_same(model, variables, reference, _logits)
+    with torch.no_grad():
+        expected = _logits(reference(oracle.to_torch(oracle.image(40))))
+    assert oracle.relative_error(model.apply(variables, oracle.image(40)).value, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["clip-projection", "siglip-tower"])
@@ -176,7 +178,7 @@ def test_a_tower_of_a_whole_model(name, tmp_path):
 
 def test_names_of_version_5():
     """Those that modules have within transformers 5, which still saves under the older ones."""
-    for name in ("vit", "dinov2-swiglu", "swin", "clip-tower"):
+    for name in ("dinov2-swiglu", "swin"):
         _, _, pick, n_classes = MODELS[name]
         reference = build(name)
         files = {"config.json": json.loads(reference.config.to_json_string(use_diff=False))}
@@ -232,9 +234,7 @@ def to_flax(tensors: dict, nested: bool) -> bytes:
     return flax.serialization.msgpack_serialize(tree)
 
 
-@pytest.mark.parametrize(
-    "name", ["vit", "vit-pooler", "resnet-bottleneck", "resnet-basic", "clip-projection", "dinov2"]
-)
+@pytest.mark.parametrize("name", ["vit-pooler", "resnet-basic", "clip-projection", "dinov2"])
 def test_flax(name, tmp_path):
     reference = build(name)
     reference.save_pretrained(tmp_path)
