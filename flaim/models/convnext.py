@@ -116,6 +116,7 @@ def convnext(
     dense: Callable = linear,
     response_norm: bool = False,
     layer_scale_init: float | None = 1e-6,
+    head_norm: Callable | None = None,
     head_norm_first: bool = False,
     head_hidden: int | None = None,
     drop_rate: float = 0.0,
@@ -131,6 +132,7 @@ def convnext(
             1x1 convolutions.
         response_norm: V2's global response normalisation in each block.
         layer_scale_init: Initial value of V1's layer scale; None for none.
+        head_norm: The head's norm where it is not `norm`.
         head_norm_first: Normalise the last feature map instead of its mean.
         head_hidden: Width of a hidden layer before the classifier.
         drop_rate: Of the classifier's input.
@@ -164,7 +166,7 @@ def convnext(
         return x
     head, x = scope["head"], ops.global_avg_pool(x)
     if not head_norm_first:
-        x = norm(head["norm"], x)
+        x = (head_norm or norm)(head["norm"], x)
     if head_hidden is not None:
         x = gelu(linear(head["pre_logits"]["fc"], x, head_hidden))
     return classifier(head["fc"], x, n_classes, drop_rate=drop_rate)

@@ -89,7 +89,7 @@ def efficientnet(
     stem_features: int = 32,
     stem_kernel_size: int = 3,
     head_features: int | None = 1280,
-    padding: int | str | None = None,
+    padding: int | tuple | str | None = None,
     norm: Callable = batch_norm,
     norm_eps: float | None = None,
     act: Callable = silu,

@@ -105,14 +105,14 @@ def bottleneck(
     """The residual branch of ResNet-50 and deeper: 1x1, 3x3, 1x1 convolutions.
 
     The 3x3 one has `groups` groups of `features / 4 * base_width / 64` channels; SENet-154 narrows the first
-    convolution by `first_reduction`; `stride_first` is the original ResNet's place of the stride.
+    convolution by `first_reduction`. With `stride_first` the first convolution strides, as in the paper.
     """
     width = features // 4 * base_width // 64 * groups
+    first, stride = (stride, 1) if stride_first else (1, stride)
     blur = anti_alias if stride > 1 else None
-    first, second = (stride, 1) if stride_first else (1, 1 if blur else stride)
     y = conv(scope["conv1"], x, width // first_reduction, kernel_size=1, stride=first, bias=bias)
     y = relu(norm(scope["bn1"], y))
-    y = conv(scope["conv2"], y, width, kernel_size=3, stride=second, groups=groups, bias=bias)
+    y = conv(scope["conv2"], y, width, kernel_size=3, stride=1 if blur else stride, groups=groups, bias=bias)
     y = relu(norm(scope["bn2"], y))
     y = blur(y) if blur else y
     y = norm(scope["bn3"], conv(scope["conv3"], y, features, kernel_size=1, bias=bias), scale_init=initializers.zeros)
@@ -186,12 +186,14 @@ def resnet(
     depths: Sequence[int] = (3, 4, 6, 3),
     widths: Sequence[int] = (64, 128, 256, 512),
     stem_widths: Sequence[int] | None = None,
+    stem_width: int = 64,
     stem_pool: Callable = max_pooling,
     average_shortcut: bool = False,
     shortcut_kernel_size: int = 1,
     groups: int = 1,
     base_width: int = 64,
     first_reduction: int = 1,
+    first_stride: int = 1,
     stride_first: bool = False,
     conv_bias: bool = False,
     norm: Callable = batch_norm,
@@ -206,10 +208,11 @@ def resnet(
     Args:
         n_classes: Positive: logits; -1: pooled features; 0: the last feature map.
         branch: `basic` or `bottleneck`, or one of them a stage; a bottleneck puts out four times its stage's width.
-        stem_widths: Widths of three 3x3 convolutions; None for one 7x7 of width 64.
+        stem_widths: Widths of three 3x3 convolutions; None for one 7x7 of width `stem_width`.
         stem_pool: How the stem halves its output once more, a function `(scope, x, norm)`.
         average_shortcut: Projection shortcuts pool first instead of striding.
-        stride_first: Bottlenecks stride in their first convolution, not in the 3x3 one.
+        first_stride: Of the first stage.
+        stride_first: Bottlenecks stride in their first convolution, a 1x1, not in the 3x3 one.
         conv_bias: Convolutions have biases; those of a deep stem have none.
         norm_eps: Epsilon of all norms; None for the norm's own.
         anti_alias: Halves a feature map after a dense convolution, in the place of a strided one.
@@ -217,7 +220,7 @@ def resnet(
     """
     norm = norm if norm_eps is None else partial(norm, eps=norm_eps)
     if stem_widths is None:
-        x = conv(scope["conv1"], x, 64, kernel_size=7, stride=2, bias=conv_bias)
+        x = conv(scope["conv1"], x, stem_width, kernel_size=7, stride=2, bias=conv_bias)
     else:
         x = deep_stem(scope["conv1"], x, tuple(stem_widths), norm=norm)
     x = relu(norm(scope["bn1"], x))
@@ -236,13 +239,14 @@ def resnet(
     branches = [branch] * len(depths) if callable(branch) else branch
     rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
     for stage, (kind, width, depth) in enumerate(zip(branches, widths, depths), 1):
+        stride = first_stride if stage == 1 else 2
         for i in range(depth):
             x = scope[f"layer{stage}"][i].call(
                 residual,
                 x,
                 4 * width if kind is bottleneck else width,
                 branch=kind,
-                stride=2 if stage > 1 and i == 0 else 1,
+                stride=stride if i == 0 else 1,
                 drop_path_rate=next(rates),
                 **options,
                 **(wide if kind is bottleneck else {}),

@@ -46,6 +46,8 @@ from flaim_core import (
     rms_norm,
 )
 
+relu, silu = jax.nn.relu, jax.nn.silu
+
 Rate = float | Float[Array, ""]
 Tokens = Float[Array, "b n c"]
 
@@ -193,6 +195,11 @@ def average_pool(scope: Scope, x: Tokens, num_prefix: int, **options: Any) -> Fl
     return jnp.mean(x[:, num_prefix:], axis=1)
 
 
+def class_and_average_pool(scope: Scope, x: Tokens, num_prefix: int, **options: Any) -> Float[Array, "b c2"]:
+    """The class token, then the mean of all tokens but the first `num_prefix`."""
+    return jnp.concatenate([x[:, 0], jnp.mean(x[:, num_prefix:], axis=1)], axis=-1)
+
+
 def map_pool(scope: Scope, x: Tokens, num_prefix: int, **options: Any) -> Float[Array, "b c"]:
     """Attention pooling of all tokens but the first `num_prefix`."""
     return attention_pool(scope["attn_pool"], x[:, num_prefix:], **options)
@@ -229,6 +236,7 @@ def vit(
     fc_norm: bool | None = None,
     pool: Callable = class_token_pool,
     pool_prefix: bool = False,
+    pooler: int | None = None,
     drop_rate: float = 0.0,
     pos_drop_rate: float = 0.0,
     proj_drop_rate: float = 0.0,
@@ -249,6 +257,7 @@ def vit(
         pre_norm: Normalise the tokens before the first block; patches are then embedded without a bias.
         fc_norm: The last norm follows the pooling in the place of preceding it; None where `pool` is `average_pool`.
         pool: Function `(scope, x, num_prefix, *, num_heads, hidden, norm, act)`; with `pool_prefix`, of all tokens.
+        pooler: Width of a linear layer with a tanh (path `pooler`) after the pooling; None for none.
         drop_rate, pos_drop_rate, proj_drop_rate: Dropout before the head, after the position embedding, and in blocks.
         drop_path_rate: Of the last block; it grows linearly from 0 at the first.
     """
@@ -300,6 +309,8 @@ def vit(
     x = pool(scope, x, 0 if pool_prefix else num_prefix, num_heads=num_heads, hidden=hidden, norm=norm, act=act)
     if final_norm and fc_norm:
         x = norm(scope["fc_norm"], x)
+    if pooler is not None:
+        x = jnp.tanh(linear(scope["pooler"], x, pooler))
     return classifier(scope["head"], x, n_classes, drop_rate=drop_rate)
 
 
@@ -384,10 +395,10 @@ _TANH: dict = dict(act=gelu_tanh)
 _BEIT3: dict = dict(pool=average_pool, norm=_norm_1e5, sub_norm=_norm_1e5)
 _DINO: dict = dict(**_SCALE, **_HEADLESS, input_size=518)
 _TIPS: dict = dict(**_PATCHES, **_HEADLESS, layer_scale_init=1.0, input_size=448)
-_GLU: dict = dict(size="giant_24", block=_packed_glu_block, act=jax.nn.silu, mlp_ratio=5.33334)
+_GLU: dict = dict(size="giant_24", block=_packed_glu_block, act=silu, mlp_ratio=5.33334)
 _RADIO: dict = dict(**_PATCHES, **_HEADLESS, num_registers=7, final_norm=False, input_size=512)
 _RMS: dict = dict(norm=_rms_norm_1e5, embed_norm=_rms_norm_1e5)
-_AIM: dict = dict(**_NORM_GAP, **_HEADLESS, **_RMS, block=_glu_block, act=jax.nn.silu, qkv_bias=False, proj_bias=False)
+_AIM: dict = dict(**_NORM_GAP, **_HEADLESS, **_RMS, block=_glu_block, act=silu, qkv_bias=False, proj_bias=False)
 _TEST: dict = dict(input_size=160, num_registers=1, **_SCALE)
 
 VARIANTS: dict[str, dict] = {

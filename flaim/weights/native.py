@@ -3,15 +3,20 @@
 `writer` has how they are written, and what a save that is cut short leaves.
 """
 
+import dataclasses
+import functools
 import importlib
 import inspect
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import flaim_core as core
 from flaim.models import Model, create, family_of
+from flaim.models import family as family_named
 from flaim.weights.config import Config, size_of
 from flaim.weights.errors import CheckpointError
 from flaim.weights.writer import CONFIG, INDEX, MAX_SHARD_SIZE, WEIGHTS, Tensor, own_config, write_checkpoint
@@ -25,10 +30,13 @@ __all__ = [
     "WEIGHTS",
     "config_from",
     "document",
+    "nearest",
     "options_from",
     "overrides_of",
     "own_config",
+    "ratio_of",
     "save_pretrained",
+    "to_json",
 ]
 
 _PREPROCESSING = {"mean", "std", "interpolation", "crop_pct", "crop_mode", "test_input_size", "test_crop_pct"}
@@ -119,27 +127,83 @@ def document(
 
 
 def overrides_of(model: Model) -> dict[str, Any]:
-    """The options in which `model` differs from the architecture it is named after, as JSON has them.
+    """The options in which `model` differs from the architecture it is named after, as JSON has them; see `to_json`."""
+    family = family_of(model.name)
+    published = {name: to_json(value, family) for name, value in create(model.name).config}
+    options = {name: to_json(value, family) for name, value in model.config}
+    changed = {name: value for name, value in options.items() if name not in published or published[name] != value}
+    return {**changed, "fused": True} if model.fused else changed
 
-    A function goes by its name in the family's module: `{"function": "average_pool"}`.
+
+def to_json(value: Any, family: str) -> Any:
+    """An option of a model of `family` as JSON has it.
+
+    A function, or dataclass, goes by its name in the family's module, `{"function": "average_pool"}`; with arguments
+    that are bound, `{"function": "layer_norm", "eps": 1e-12}`. What has no such name stays as it is.
     """
-    published = dict(create(model.name).config)
-    changed = {name: value for name, value in model.config if name not in published or published[name] != value}
-    names = {id(value): name for name, value in vars(_module(family_of(model.name))).items() if callable(value)}
-    options = {name: {"function": names[id(v)]} if id(v) in names else v for name, v in changed.items()}
-    return {**options, "fused": True} if model.fused else options
+    if isinstance(value, list | tuple):
+        return [to_json(item, family) for item in value]
+    names = {id(named): name for name, named in vars(_module(family)).items() if callable(named)}
+    arguments: Mapping[str, Any] = {}
+    function = value
+    if isinstance(value, functools.partial) and not value.args and id(value.func) in names:
+        function, arguments = value.func, value.keywords
+    elif dataclasses.is_dataclass(value):
+        function = type(value)
+        arguments = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if id(function) not in names:
+        return value
+    return {"function": names[id(function)], **{name: to_json(item, family) for name, item in arguments.items()}}
 
 
 def options_from(overrides: Mapping[str, Any], family: str) -> dict[str, Any]:
     """The inverse of `overrides_of`: options of the model function. Only functions of the family's module are found."""
-    options = {}
-    for name, value in overrides.items():
-        if isinstance(value, Mapping):
-            value = vars(_module(family)).get(value.get("function"))
-            if not inspect.isfunction(value):
-                raise CheckpointError(f"{family} has no function {overrides[name]} for its option {name!r}")
-        options[name] = value
-    return options
+    return {name: _from_json(name, value, family) for name, value in overrides.items()}
+
+
+def _from_json(option: str, value: Any, family: str) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_from_json(option, item, family) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    function = vars(_module(family)).get(str(value.get("function")))
+    made = dataclasses.is_dataclass(function)
+    if not made and (not callable(function) or isinstance(function, type)):
+        raise CheckpointError(f"{family} has no function {dict(value)} for its option {option!r}")
+    arguments = {name: _from_json(option, item, family) for name, item in value.items() if name != "function"}
+    try:
+        return function(**arguments) if made else _bound(function, tuple(sorted(arguments.items())))
+    except TypeError as error:
+        raise CheckpointError(f"{family} cannot make {dict(value)} for its option {option!r}: {error}") from error
+
+
+def ratio_of(hidden: int, dim: int) -> float:
+    """The `mlp_ratio` of which `int(dim * mlp_ratio)` is `hidden`."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
+def nearest(family: str, pattern: str, options: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+    """The architecture that a model with these options, as JSON has them, is named after, and its overrides.
+
+    Of the family's architectures whose names fit `pattern`, it is the one that needs fewest overrides, for images of
+    `size` if several do.
+    """
+    fn, variants = family_named(family).fn, family_named(family).variants
+    defaults = {p.name: p.default for p in inspect.signature(fn).parameters.values()}
+    found = {}
+    for name in filter(re.compile(pattern).search, variants):
+        own = {option: to_json(variants[name].get(option, defaults[option]), family) for option in options}
+        overrides = {option: value for option, value in options.items() if value != own[option]}
+        found[name] = len(overrides), size_of(variants[name].get("input_size", 224)) != size, overrides
+    name = min(found, key=lambda name: found[name][:2])
+    return name, found[name][2]
+
+
+@functools.lru_cache(maxsize=256)
+def _bound(function: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
+    """The function with its arguments bound; the same object for the same arguments, so that models compare equal."""
+    return functools.partial(function, **dict(arguments)) if arguments else function
 
 
 def _module(family: str):

@@ -39,7 +39,7 @@ class _Target(NamedTuple):
 
 
 def place(
-    model: Model, tensors: Mapping[str, np.ndarray], config: Config, *, key: PRNGKeyArray, where: str = "the file"
+    model: Model, tensors: Mapping[str, Any], config: Config, *, key: PRNGKeyArray, where: str = "the file"
 ) -> dict:
     """The variables of `model` from the tensors of a checkpoint that `config` describes.
 
@@ -63,8 +63,8 @@ def place(
 
 
 def lay_out(
-    model: Model, tensors: Mapping[str, np.ndarray], config: Config, *, where: str = "the file"
-) -> tuple[dict[str, np.ndarray], dict[str, core.Leaf]]:
+    model: Model, tensors: Mapping[str, Any], config: Config, *, where: str = "the file"
+) -> tuple[dict[str, Any], dict[str, core.Leaf]]:
     """A checkpoint's arrays by the paths of the leaves they fill, in the leaves' layout, and the leaves left to draw.
 
     Adapts as `place` does. The arrays are views of the file where nothing has to be computed.
@@ -92,7 +92,7 @@ def lay_out(
     return arrays, {target.path: target.leaf for name, target in targets.items() if name in fresh}
 
 
-def is_native(tensors: Mapping[str, np.ndarray]) -> bool:
+def is_native(tensors: Mapping[str, Any]) -> bool:
     """Whether the tensors are in flaim's own format, under the paths of the leaves."""
     return any(name.startswith("params/") for name in tensors)
 
@@ -107,7 +107,7 @@ def _translated(tensors: Mapping[str, Any], config: Config) -> tuple[Mapping[str
     return tensors if native else timm.translate("", tensors), native
 
 
-def classes_in(model: Model, tensors: Mapping[str, np.ndarray], config: Config) -> int:
+def classes_in(model: Model, tensors: Mapping[str, Any], config: Config) -> int:
     """How many classes the classifier in the file tells apart; -1 where it has none."""
     tensors, native = _translated(tensors, config)
     path = f"params/{model.classifier}/kernel"
@@ -124,8 +124,8 @@ def _targets(model: Model, native: bool) -> dict[str, _Target]:
 
 
 def _head(
-    model: Model, tensors: Mapping[str, np.ndarray], targets: Mapping[str, _Target], config: Config, native: bool
-) -> tuple[set[str], dict[str, np.ndarray]]:
+    model: Model, tensors: Mapping[str, Any], targets: Mapping[str, _Target], config: Config, native: bool
+) -> tuple[set[str], dict[str, Any]]:
     """Which leaves are drawn anew, and the tensors without those that the model has no use for."""
     classifier = f"params/{model.classifier}/"
     head = f"params/{model.classifier.rpartition('/')[0] or model.classifier}/"
@@ -145,7 +145,7 @@ def _head(
     return fresh, {name: value for name, value in tensors.items() if name not in fresh | unused}
 
 
-def _adapt(target: _Target, tensor: np.ndarray, model: Model, config: Config) -> np.ndarray:
+def _adapt(target: _Target, tensor: Any, model: Model, config: Config) -> Any:
     """The tensor in the leaf's shape and layout, still a view of the file where nothing has to be computed."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise ValueError(f"found {tensor.dtype} numbers, expected floating-point ones")
@@ -166,7 +166,7 @@ def _adapt(target: _Target, tensor: np.ndarray, model: Model, config: Config) ->
     return array
 
 
-def _is_first(target: _Target, array: np.ndarray, model: Model, config: Config) -> bool:
+def _is_first(target: _Target, array: Any, model: Model, config: Config) -> bool:
     """Whether this is the convolution that sees the images, for another number of their channels."""
     channels = (config.in_channels, model.in_channels)
     return (
@@ -216,7 +216,7 @@ def _window(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] |
     return min(windows, key=lambda w: abs(np.log(w[0] / w[1] * image[1] / image[0])), default=None)
 
 
-def _put(array: np.ndarray, dtype: np.dtype, device: Any) -> Array:
+def _put(array: Any, dtype: np.dtype, device: Any) -> Array:
     """The array on the device (None: the default one), in row-major order, with nothing of the file left in memory."""
     values = np.asarray(array).astype(dtype, copy=False)  # axes stay in the order that the file has them in
     if values is array and values.flags.c_contiguous:
@@ -230,7 +230,7 @@ def _put(array: np.ndarray, dtype: np.dtype, device: Any) -> Array:
     return placed
 
 
-def _release(array: np.ndarray) -> None:
+def _release(array: Any) -> None:
     """Let the system drop the pages of a mapped file that the array is a view of; they count as this process's."""
     base: Any = array
     while isinstance(base, np.ndarray):

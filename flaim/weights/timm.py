@@ -1,7 +1,7 @@
 """timm's checkpoints: the names of their tensors, older forms of them, and the configurations that come with them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class Form(NamedTuple):
 
     marker: str
     rules: tuple[tuple[str, str | Callable | None], ...]
-    finish: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 def _add_head_bias(name: str) -> Callable:
@@ -161,19 +161,20 @@ FORMS: dict[str, tuple[Form, ...]] = {
 }
 
 
-def translate(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def translate(family: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors under the names that timm gives them today, without the buffers."""
     tensors = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
     for form in FORMS.get(family, ()):
         if any(re.search(form.marker, name) for name in tensors):
-            renamed = ((_rename(name, form.rules), value) for name, value in tensors.items())
+            renamed = ((rename(name, form.rules), value) for name, value in tensors.items())
             tensors = {name: value for name, value in renamed if name is not None}
             if form.finish:
                 tensors = form.finish(tensors)
     return {name: value for name, value in tensors.items() if not _BUFFERS.search(name)}
 
 
-def _rename(name: str, rules: tuple) -> str | None:
+def rename(name: str, rules: Sequence[tuple[str, str | Callable | None]]) -> str | None:
+    """The name after `rules`, as a `Form` has them; None where it is left out."""
     for pattern, replacement in rules:
         if replacement is None:
             if re.search(pattern, name):
@@ -186,9 +187,10 @@ def _rename(name: str, rules: tuple) -> str | None:
 def may_be_unused(architecture: str, name: str) -> bool:
     """Whether a file for `architecture` may hold the tensor `name` though the model has no use for it.
 
-    SigLIP towers that average their tokens may come with the attention pooling that they were trained with.
+    SigLIP towers that average their tokens may come with the attention pooling that they were trained with; a model
+    may be wanted without the pooler that its checkpoint has.
     """
-    return "siglip" in architecture and name.startswith("attn_pool.")
+    return name.startswith("pooler.") or ("siglip" in architecture and name.startswith("attn_pool."))
 
 
 def interpolation(architecture: str) -> str:
