@@ -17,8 +17,10 @@ class Format(StrEnum):
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="File, folder, hf-hub:organisation/name, or architecture.tag.")],
-    dest: Annotated[Path, typer.Argument(help="Folder to write, made where it is not there.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="File, folder, hf-hub:organisation/name, or architecture.tag.")
+    ],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to write, made where it is not there.")],
     to: Annotated[Format, typer.Option(help="timm: a safetensors file and a configuration that timm loads.")] = (
         Format.flaim
     ),

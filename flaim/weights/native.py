@@ -32,7 +32,7 @@ __all__ = [
     "save_pretrained",
 ]
 
-PREPROCESSING = {"mean", "std", "interpolation", "crop_pct", "crop_mode", "test_input_size", "test_crop_pct"}
+PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "test_input_size", "test_crop_pct")
 
 
 def save_pretrained(
@@ -92,7 +92,7 @@ def document(
     problems = list(problems)
     if labels is not None and len(labels) != model.n_classes:
         problems.append(f"{len(labels)} labels for {model.n_classes} classes")
-    if unknown := set(preprocessing) - PREPROCESSING:
+    if unknown := set(preprocessing) - set(PREPROCESSING):
         problems.append(
             f"unknown preprocessing {', '.join(sorted(unknown))}; known: {', '.join(sorted(PREPROCESSING))}"
         )
@@ -155,7 +155,7 @@ def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
             f"{FORMAT_VERSION}: upgrade flaim (it was written by {data.get('flaim_version')})"
         )
     preprocessing: dict[str, Any] = dict(data.get("preprocessing", {}))
-    if unknown := set(preprocessing) - PREPROCESSING:
+    if unknown := set(preprocessing) - set(PREPROCESSING):
         raise CheckpointError(f"{where} has preprocessing that flaim does not know: {', '.join(sorted(unknown))}")
     tuples = ("mean", "std", "test_input_size")
     preprocessing |= {name: tuple(preprocessing[name]) for name in tuples if name in preprocessing}

@@ -223,7 +223,7 @@ def _put(array: np.ndarray, dtype: np.dtype, device: Any) -> Array:
     return placed
 
 
-def release(array: np.ndarray) -> None:
+def release(array: Any) -> None:
     """Let the system drop the pages of a mapped file that the array is a view of; they count as this process's."""
     base: Any = array
     while isinstance(base, np.ndarray):

@@ -99,7 +99,7 @@ def from_pretrained(
 
 def source_of(source: str | PathLike) -> str | PathLike:
     """What `from_pretrained` takes as `get_model` takes it: a name like a repository's is one, unless it is a path."""
-    is_repository = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", source)
+    is_repository = isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", source)
     return f"hf-hub:{source}" if is_repository and not Path(source).exists() else source
 
 
