@@ -1,5 +1,6 @@
 """The hub path, through the real `huggingface_hub` client against a server on loopback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import huggingface_hub.file_download
 import huggingface_hub.utils._http
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file, save_file
 
 import flaim_core as core
 from flaim.weights import CheckpointError, FileMissingError, HubError, get_model, load, rows
@@ -205,18 +208,42 @@ def test_model_from_the_catalogue(hub, repository):
     assert not hub.count("HEAD", "config.json")
 
 
-def test_repository_without_safetensors(hub, repository, tmp_path):
-    _, folder = repository
+def test_repository_with_other_weights(hub, repository, tmp_path, monkeypatch):
+    reference, folder = repository
     (tmp_path / "pickles").mkdir()
     (tmp_path / "pickles" / "config.json").write_bytes((folder / "config.json").read_bytes())
-    (tmp_path / "pickles" / "pytorch_model.bin").touch()
+    torch.save(reference.state_dict(), tmp_path / "pickles" / "pytorch_model.bin")
     hub.add("someone/pickles", tmp_path / "pickles")
-    with pytest.raises(FileMissingError, match=r"someone/pickles has no file 'model\.safetensors'; flaim reads safe"):
-        get_model("hf-hub:someone/pickles")
+    model, variables, _ = get_model("hf:someone/pickles")
+    assert_is(reference, model, variables)
+    model, variables, _ = get_model("test_resnet", pretrained="hf:someone/pickles@main/pytorch_model.bin")
+    assert_is(reference, model, variables)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert_is(reference, *get_model("hf:someone/pickles")[:2])
 
 
-def test_repository_without_a_configuration(hub):
-    with pytest.raises(FileMissingError, match=r"org/model has no file 'config\.json'"):
+def test_repository_in_several_files(hub, repository, tmp_path):
+    reference, folder = repository
+    tensors = load_file(folder / "model.safetensors")
+    names = list(tensors)
+    weight_map = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(names)}
+    (tmp_path / "sharded").mkdir()
+    (tmp_path / "sharded" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (tmp_path / "sharded" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    for shard in sorted(set(weight_map.values())):
+        save_file({name: tensors[name] for name in names if weight_map[name] == shard}, tmp_path / "sharded" / shard)
+    hub.add("someone/sharded", tmp_path / "sharded")
+    assert_is(reference, *get_model("hf:someone/sharded")[:2])
+    weight_map[names[0]] = "../../../secret"
+    (tmp_path / "sharded" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    hub.add("someone/hostile", tmp_path / "sharded")
+    with pytest.raises(CheckpointError, match=r"refers to files that are not in its folder: '\.\./\.\./\.\./secret'"):
+        get_model("hf:someone/hostile")
+    assert not any("secret" in path for _, path in hub.requests)
+
+
+def test_repository_without_weights(hub):
+    with pytest.raises(FileMissingError, match=r"org/model has none of model\.safetensors, .*names another file of it"):
         get_model("hf-hub:org/model")
 
 

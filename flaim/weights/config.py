@@ -35,7 +35,9 @@ class Config:
         interpolation, crop_pct, crop_mode: Evaluation preprocessing, as `flaim.data.Preprocess` takes it.
         test_input_size, test_crop_pct: At which it evaluates better than at its own, where its authors say so.
         timm_id: timm's name of it, `"resnet50.a1_in1k"`.
+        dialect: Whose names the file's tensors have: `"timm"`, `"flaim"`, or a module of `flaim.weights`.
         repo: Repository on the Hugging Face Hub, `"timm/resnet50.a1_in1k"`, perhaps with `"@revision"`.
+        file: Path of its weights in the repository, where they do not go by one of the usual names.
         path: Where it lies on this machine: a folder or a file.
         license: SPDX identifier, or the name its authors gave.
         flaim_repo: Repository of the original flaim's own copy, a pickle; kept as a record.
@@ -59,7 +61,9 @@ class Config:
     test_input_size: tuple[int, int] | None = None
     test_crop_pct: float | None = None
     timm_id: str | None = None
+    dialect: str = "timm"
     repo: str | None = None
+    file: str | None = None
     path: str | None = None
     license: str | None = None
     flaim_repo: str | None = None

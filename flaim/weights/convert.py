@@ -114,7 +114,7 @@ def _arrays(config: Config) -> tuple[Model, dict[str, Any], tuple[str, ...]]:
     """The model of a checkpoint, its leaves as the checkpoint has them, and which of these it does not have."""
     tensors, where = read(config)
     if config.n_classes is None:
-        config = config.replace(n_classes=classes_in(model_of(config), tensors, config.family))
+        config = config.replace(n_classes=classes_in(model_of(config), tensors, config))
     model = model_of(config)
     arrays, fresh = lay_out(model, tensors, config, where=where)
     drawn = core.flatten(core.init_leaves(core.unflatten(fresh), jax.random.key(0)))

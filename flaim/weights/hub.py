@@ -84,6 +84,14 @@ def upload(
         ) from error
 
 
+def is_cached(repo: str, filename: str) -> bool:
+    """Whether `fetch` needs no connection for a file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name, _, revision = repo.partition("@")
+    return isinstance(try_to_load_from_cache(name, filename, revision=revision or None), str)
+
+
 def _why_not_online(error: Exception) -> str:
     """Why the client fell back on its cache."""
     from huggingface_hub import constants, errors

@@ -1,5 +1,6 @@
 """From a file's tensors to a model's variables: strict, every leaf checked, all that is wrong in one error."""
 
+import importlib
 import math
 import mmap
 import os
@@ -42,18 +43,18 @@ def place(
 ) -> dict:
     """The variables of `model` from the tensors of a checkpoint that `config` describes.
 
-    Tensors have timm's names, or, in flaim's own format, the leaves' paths. Where `model` differs from the checkpoint
-    in its input size, position embeddings and relative position tables are resampled; in its image channels, the first
-    convolution is adapted; in its classes, the classifier is fresh, drawn with `key` as `model.init(key)` draws it.
-    What the model lacks of the head because its `n_classes` is 0 or -1 is left out.
+    Tensors have the names of `config.dialect`, or, in flaim's own format, the leaves' paths. Where `model` differs from
+    the checkpoint in its input size, position embeddings and relative position tables are resampled; in its image
+    channels, the first convolution is adapted; in its classes, the classifier is fresh, drawn with `key` as
+    `model.init(key)` draws it. What the model lacks of the head because its `n_classes` is 0 or -1 is left out.
 
     Raises:
         CheckpointError: Tensors are missing, unexpected, misshapen or not floating-point; all of them are listed.
     """
-    native = is_native(tensors)
+    own = config.dialect in ("timm", "flaim") and is_native(tensors)
     arrays, fresh = lay_out(model, tensors, config, where=where)
     leaves = core.flatten(model.spec())
-    dtypes = [array.dtype if native else np.dtype(leaves[path].dtype) for path, array in arrays.items()]
+    dtypes = [array.dtype if own else np.dtype(leaves[path].dtype) for path, array in arrays.items()]
     device = jax.config.jax_default_device  # type: ignore[attr-defined] # of this thread
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # copies release the interpreter's lock
         placed = dict(zip(arrays, pool.map(_put, arrays.values(), dtypes, repeat(device))))
@@ -71,9 +72,7 @@ def lay_out(
     Raises:
         CheckpointError: As `place` does.
     """
-    native = is_native(tensors)
-    if not native:
-        tensors = timm.translate(config.family, tensors)
+    tensors, native = _translated(tensors, config)
     targets = _targets(model, native)
     fresh, tensors = _head(model, tensors, targets, config, native)
 
@@ -98,11 +97,19 @@ def is_native(tensors: Mapping[str, np.ndarray]) -> bool:
     return any(name.startswith("params/") for name in tensors)
 
 
-def classes_in(model: Model, tensors: Mapping[str, np.ndarray], family: str) -> int:
-    """How many classes the classifier in the file tells apart; -1 where it has none."""
+def _translated(tensors: Mapping[str, Any], config: Config) -> tuple[Mapping[str, Any], bool]:
+    """The tensors under the names, and in the layout, of timm's, or, where the second value says so, of the leaves."""
+    if config.dialect in ("timm", "flaim"):
+        native = is_native(tensors)
+        return tensors if native else timm.translate(config.family, tensors), native
+    tensors = importlib.import_module(f"flaim.weights.{config.dialect}").translate(tensors, config)
     native = is_native(tensors)
-    if not native:
-        tensors = timm.translate(family, tensors)
+    return tensors if native else timm.translate("", tensors), native
+
+
+def classes_in(model: Model, tensors: Mapping[str, np.ndarray], config: Config) -> int:
+    """How many classes the classifier in the file tells apart; -1 where it has none."""
+    tensors, native = _translated(tensors, config)
     path = f"params/{model.classifier}/kernel"
     kernel = tensors.get(path if native else timm.tensor_name(path))
     return -1 if kernel is None else kernel.shape[-1 if native else 0]
@@ -149,11 +156,11 @@ def _adapt(target: _Target, tensor: np.ndarray, model: Model, config: Config) ->
     array = tensor if target.axes is None else tensor.transpose(target.axes)
     match target.path.rpartition("/")[2]:
         case "pos_embed":
-            array = _position_embedding(target.leaf, array, model, config)
+            array = _position_embedding(target.leaf, np.asarray(array), model, config)
         case "relative_position_bias_table":
-            array = _relative_table(target.leaf, array, model, config)
+            array = _relative_table(target.leaf, np.asarray(array), model, config)
         case "kernel" if _is_first(target, array, model, config):
-            array = resample.adapt_input_channels(array, model.in_channels)
+            array = resample.adapt_input_channels(np.asarray(array), model.in_channels)
     if array.shape != target.leaf.shape:
         raise ValueError(f"found shape {found}, expected {shape}")
     return array
@@ -209,7 +216,7 @@ def _window(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] |
     return min(windows, key=lambda w: abs(np.log(w[0] / w[1] * image[1] / image[0])), default=None)
 
 
-def _put(array: np.ndarray, dtype: np.dtype, device: Any) -> Array:
+def _put(array: Any, dtype: np.dtype, device: Any) -> Array:
     """The array on the device (None: the default one), in row-major order, with nothing of the file left in memory."""
     values = np.asarray(array).astype(dtype, copy=False)  # axes stay in the order that the file has them in
     if values is array and values.flags.c_contiguous:

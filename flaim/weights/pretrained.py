@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ def load(source: str | PathLike) -> Checkpoint:
 
     `source` is a repository on the Hub (`"hf-hub:timm/resnet50.a1_in1k"`, perhaps with `"@revision"`), a folder or a
     file, with or without `"local-dir:"` before it, or a name of the catalogue (`"resnet50.a1_in1k"`). A lone file is
-    enough where it is in flaim's own format.
+    enough where its tensors' names say which model it is, as those of flaim's own format, Keras and `.npz` files do.
 
     Raises:
         CatalogueError, CheckpointError, FileNotFoundError, HubError: As `get_model` does.
@@ -41,10 +42,12 @@ def load(source: str | PathLike) -> Checkpoint:
         config = resolve(source)
     except CheckpointError:
         path = str(source).removeprefix("local-dir:")
-        if not path.endswith(".safetensors") or not is_native(tensors := readers.read(path)):
+        if not Path(path).is_file() or readers.format_of(path) not in ("safetensors", "index"):
+            raise
+        if not is_native(tensors := readers.read(path)):
             raise
         leaves = {name: jnp.array(value) for name, value in tensors.items()}
-        return Checkpoint(core.unflatten(leaves), Config(path=path, n_classes=None))
+        return Checkpoint(core.unflatten(leaves), Config(path=path, n_classes=None, dialect="flaim"))
     tensors, where = read(config)
     model = model_of(config)
     return Checkpoint(place(model, tensors, config, key=jax.random.key(0), where=where), config)
@@ -65,7 +68,7 @@ def get_model(
 
     Args:
         model_name: flaim's model name (`"maxvit_small"`), timm's architecture or `"architecture.tag"`,
-            `"hf-hub:organisation/name"`, `"local-dir:path"`.
+            `"hf-hub:organisation/name"` (or `"hf:..."`), `"local-dir:path"`, or the path of a checkpoint.
         pretrained: A parameters name (`"in1k_224"`), a resolution, True for the default parameters, False for random
             ones, or a checkpoint: a path or `"hf-hub:..."`. See `flaim.weights.resolve`.
         n_classes: Positive: logits; -1: the last linear layer's input; 0: the final feature map; None: as the
@@ -95,7 +98,7 @@ def get_model(
         tensors, where = read(config)
         if config.n_classes is None:
             named = model_of(config, None, input_size, overrides)
-            config = config.replace(n_classes=classes_in(named, tensors, config.family))
+            config = config.replace(n_classes=classes_in(named, tensors, config))
         model = model_of(config, n_classes, input_size, overrides)
         variables = place(model, tensors, config, key=key, where=where)
     return model, variables, _norm_stats(config, model.in_channels)

@@ -1,26 +1,41 @@
-"""Where a checkpoint is: the catalogue, a repository on the Hub, a folder or a file."""
+"""Where a checkpoint is: the catalogue, a repository on the Hub, a folder or a file; and whose names it has."""
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from flaim.models import family_of
+import flaim_core as core
+from flaim.models import create, family_of
 from flaim.weights import catalogue, hub, native, readers, timm
 from flaim.weights.config import Config
-from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError
+from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError, HubError
 
-_HUB, _LOCAL = ("hf-hub:", "hf_hub:"), "local-dir:"
+_HUB, _LOCAL = ("hf-hub:", "hf_hub:", "hf:"), "local-dir:"
+
+# The files that a checkpoint's weights may be in, the first that is there counts; and JSON documents beside them.
+WEIGHTS = (
+    native.WEIGHTS,
+    native.INDEX,
+    "flax_model.msgpack",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_DOCUMENTS = (native.CONFIG, "preprocessor_config.json")
+_SUFFIXES = (".safetensors", ".h5", ".hdf5", ".keras", ".npz", ".pth", ".pt", ".bin", ".msgpack", ".pickle", ".pkl")
+
+# Modules of `flaim.weights` for names other than timm's and our own, in the order in which they are asked.
+_DIALECTS = ("transformers", "keras", "big_vision", "original")
 
 
 def resolve(model_name: str | PathLike, pretrained: str | int | bool | PathLike = True) -> Config:
     """What a model's name and `pretrained` mean together.
 
     Args:
-        model_name: A name of the catalogue (see `catalogue.find`), `"hf-hub:organisation/name"`, perhaps with
-            `"@revision"`, `"local-dir:path"`, or a path.
+        model_name: A name of the catalogue (see `catalogue.find`), `"hf-hub:organisation/name"` (or `"hf:..."`),
+            perhaps with `"@revision"` and the path of a file in the repository, `"local-dir:path"`, or a path.
         pretrained: As `catalogue.find` has it, or a checkpoint for the named model: a path, `"hf-hub:..."`,
             `"local-dir:..."`. Its own configuration then decides; a file without one is taken to be of the named
             model, with as many classes as its classifier has (`n_classes=None`).
@@ -35,10 +50,10 @@ def resolve(model_name: str | PathLike, pretrained: str | int | bool | PathLike 
         if not isinstance(pretrained, bool):
             raise CatalogueError(f"{model_name} names its parameters already; pretrained={pretrained!r} names others")
         config = _configuration(model_name)
-        if config is None:
+        if not config.architecture:
             raise CheckpointError(
-                f"{model_name} has no config.json to say which model it is: name the model, "
-                f"get_model(name, pretrained={_bare(model_name)!r})"
+                f"{model_name} has no config.json to say which model it is, and nothing in it does: name the "
+                f"model, get_model(name, pretrained={_bare(model_name)!r})"
             )
         return config
     model_name = str(model_name)
@@ -52,18 +67,17 @@ def resolve(model_name: str | PathLike, pretrained: str | int | bool | PathLike 
                 raise
     model = catalogue.find(model_name, False)
     config = _configuration(pretrained)
-    if config is None:
-        return Config(
+    if not config.architecture:
+        return config.replace(
             model=model.model,
             family=model.family,
             architecture=model.architecture,
             overrides=model.overrides,
             n_classes=None,
             input_size=model.input_size,
-            path=_bare(pretrained),
             **{name: value for name, value in model.preprocessing.items() if name != "input_size"},
         )
-    if config.architecture not in catalogue.architectures(model_name):
+    if not _fits(config, model):
         raise CheckpointError(
             f"{pretrained} holds a {config.architecture}, not a {model_name}; "
             f"get_model({str(pretrained)!r}) loads it as what it is"
@@ -75,57 +89,123 @@ def is_source(name: str | PathLike) -> bool:
     """Whether `name` says where a checkpoint is rather than what it is called."""
     if isinstance(name, PathLike):
         return True
-    return name.startswith((*_HUB, _LOCAL)) or "/" in name or "\\" in name or name.endswith(".safetensors")
+    return name.startswith((*_HUB, _LOCAL)) or "/" in name or "\\" in name or name.endswith((*_SUFFIXES, native.INDEX))
 
 
-def read(config: Config) -> tuple[dict[str, np.ndarray], str]:
-    """The checkpoint's tensors, memory-mapped, and the name of the file they are in; downloaded where need be."""
-    if config.path is not None:
-        file = _weights_file(Path(config.path))
-    elif config.repo is not None:
-        try:
-            file = hub.fetch(config.repo, native.WEIGHTS)
-        except FileMissingError as error:
-            raise FileMissingError(f"{error}; flaim reads safetensors files, not pickles") from error
-    else:
-        origin = f"; the original is {config.source} ({config.note})" if config.source else ""
-        raise CatalogueError(
-            f"no repository is known to have {config.model} {config.params} as a safetensors file{origin}. "
-            f"With a converted copy: get_model({config.model!r}, pretrained='path/to/file.safetensors')"
-        )
+def read(config: Config) -> tuple[dict[str, Any], str]:
+    """The checkpoint's tensors as `readers.read` has them, and the name of the file they are in, downloaded first."""
+    file = weights_file(config)
     return readers.read(file), str(file)
+
+
+def weights_file(config: Config) -> Path:
+    """The file that a checkpoint's weights are in, or the index of several; downloaded where need be.
+
+    Raises:
+        CatalogueError: The catalogue knows no place where they could be had.
+        FileNotFoundError, HubError: They are not there.
+    """
+    if config.path is not None:
+        return _in_folder(Path(config.path))
+    if config.repo is not None:
+        return _in_repository(config.repo, config.file)
+    origin = f"; the original is {config.source} ({config.note})" if config.source else ""
+    raise CatalogueError(
+        f"no repository is known to have {config.model} {config.params} as a safetensors file{origin}. "
+        f"With a converted copy: get_model({config.model!r}, pretrained='path/to/file.safetensors')"
+    )
+
+
+def _in_folder(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    files = [path / name for name in WEIGHTS if (path / name).is_file()][:1]
+    files = files or [file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file()]
+    if len(files) == 1:
+        return files[0]
+    content = ", ".join(sorted(file.name for file in path.iterdir())) or "nothing"
+    raise FileNotFoundError(f"{path} has none of {', '.join(WEIGHTS)}; it has {content}")
+
+
+def _in_repository(repo: str, file: str | None) -> Path:
+    if file is not None:
+        return hub.fetch(repo, file)
+    for i, name in enumerate(WEIGHTS):
+        try:
+            path = hub.fetch(repo, name)
+        except FileMissingError:
+            continue
+        except HubError:  # without a connection, the cache may have another of them
+            if not any(hub.is_cached(repo, other) for other in WEIGHTS[i + 1 :]):
+                raise
+            continue
+        if name.endswith(".index.json"):
+            for shard in readers.shards_of(path):
+                hub.fetch(repo, shard)
+        return path
+    raise FileMissingError(f"{repo} has none of {', '.join(WEIGHTS)}; '{_HUB[0]}{repo}/...' names another file of it")
 
 
 def _bare(source: str | PathLike) -> str:
     return str(source).removeprefix(_LOCAL)
 
 
-def _configuration(source: str | PathLike) -> Config | None:
-    """The configuration that comes with a checkpoint; None for a folder or file without one."""
+def _configuration(source: str | PathLike) -> Config:
+    """Where a checkpoint is, and what it says of itself, in documents or by its tensors' names, perhaps nothing."""
     if isinstance(source, str) and source.startswith(_HUB):
-        repo = source.partition(":")[2]
-        text = hub.fetch(repo, native.CONFIG).read_text(encoding="utf-8")
-        return _parse(_json(text, repo), repo).replace(repo=repo)
-    path = Path(_bare(source))
+        where = source.partition(":")[2]
+        place, documents = _fetched(where)
+    else:
+        where = _bare(source)
+        place, documents = _found(where, hint=isinstance(source, str))
+    config = documents.get(native.CONFIG, {})
+    if config.get("format") == native.FORMAT or isinstance(config.get("architecture"), str):
+        found: Config | None = _parse(config, where)
+    else:
+        found = _recognised(place, documents, where)
+    return found.replace(path=place.path, repo=place.repo, file=place.file) if found else place
+
+
+def _fetched(name: str) -> tuple[Config, dict[str, Mapping]]:
+    """Where a checkpoint is on the Hub, and the documents that come with it."""
+    repo, file = name, None
+    if name.count("/") > 1 and name.endswith(_SUFFIXES):
+        organisation, repo, file = name.split("/", 2)
+        repo = f"{organisation}/{repo}"
+    place = Config(repo=repo, file=file)
+    documents = {}
+    for document in _DOCUMENTS if file is None else ():
+        try:
+            path = hub.fetch(repo, document)
+        except FileMissingError:
+            continue
+        documents[document] = _json(path, f"{repo}, {document}")
+        if "model_type" not in documents[document]:  # only transformers keeps others
+            break
+    return place, documents
+
+
+def _found(name: str, hint: bool) -> tuple[Config, dict[str, Mapping]]:
+    """Where a checkpoint is on this machine, and the documents that come with it."""
+    path = Path(name)
     if not path.exists():
-        hint = "; a repository on the Hub is 'hf-hub:organisation/name'" if isinstance(source, str) else ""
-        raise FileNotFoundError(f"there is no folder or file {path}{hint}")
-    # A file that goes by the usual name belongs to the configuration beside it.
-    folder = path if path.is_dir() else path.parent if path.name in (native.WEIGHTS, native.INDEX) else None
-    file = folder / native.CONFIG if folder and (folder / native.CONFIG).is_file() else None
-    where = str(file or path)
-    data = None if file is None else _json(file.read_text(encoding="utf-8"), where)
-    weights = next((name for name in (native.WEIGHTS, native.INDEX) if folder and (folder / name).is_file()), None)
-    if weights or path.is_file():
-        notes = readers.metadata(folder / weights if folder and weights else path).get("__metadata__", {})
-        data = native.own_config(data, notes)
-    return None if data is None else _parse(data, where).replace(path=str(path))
+        where = f"; a repository on the Hub is '{_HUB[0]}organisation/name'" if hint else ""
+        raise FileNotFoundError(f"there is no folder or file {path}{where}")
+    # A file that goes by a usual name belongs to the documents beside it.
+    folder = path if path.is_dir() else path.parent if path.name in WEIGHTS else None
+    files = [folder / document for document in _DOCUMENTS] if folder else []
+    documents = {file.name: _json(file, str(file)) for file in files if file.is_file()}
+    if path.is_file() or any((path / weights).is_file() for weights in (native.WEIGHTS, native.INDEX)):
+        notes = readers.metadata(_in_folder(path)).get("__metadata__", {})
+        config = native.own_config(documents.get(native.CONFIG), notes)
+        documents |= {} if config is None else {native.CONFIG: config}
+    return Config(path=name), documents
 
 
-def _json(text: str, where: str) -> Mapping:
+def _json(file: Path, where: str) -> Mapping:
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(data, Mapping):
         raise CheckpointError(f"{where} holds a {type(data).__name__}, expected an object")
@@ -133,30 +213,65 @@ def _json(text: str, where: str) -> Mapping:
 
 
 def _parse(data: Mapping, where: str) -> Config:
+    """The configuration in a `config.json` of flaim's or of timm's."""
     own = data.get("format") == native.FORMAT
-    architecture = data.get("model" if own else "architecture")
-    if not isinstance(architecture, str):
-        kind = f"a {data['model_type']} of transformers" if "model_type" in data else "no model that flaim knows"
-        raise CheckpointError(f"{where} describes {kind}; flaim reads its own checkpoints and timm's")
     try:
-        family = family_of(architecture)
+        family = family_of(data["model" if own else "architecture"])
+        config = (native if own else timm).config_from(data, family, where)
     except LookupError as error:
-        raise CheckpointError(f"{where}: {error}") from error
+        if not isinstance(error, KeyError):
+            raise CheckpointError(f"{where}: {error}") from error
+        raise _malformed(where, error) from error
+    except (TypeError, AttributeError) as error:
+        raise _malformed(where, error) from error
+    return config.replace(dialect="flaim" if own else "timm")
+
+
+def _malformed(where: str, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{where} is incomplete or malformed: {type(error).__name__} {error}")
+
+
+def _recognised(place: Config, documents: Mapping[str, Mapping], where: str) -> Config | None:
+    """The configuration that other libraries' documents, or their names for tensors, stand for."""
+    config = documents.get(native.CONFIG)
+    unknown = CheckpointError(
+        f"{where} describes no model that flaim knows, and its tensors have no names that it knows"
+    )
     try:
-        return (native if own else timm).config_from(data, family, where)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{where} is incomplete or malformed: {type(error).__name__} {error}") from error
+        file = weights_file(place)
+    except FileNotFoundError:
+        if config is None or "model_type" in config:
+            raise
+        raise unknown from None
+    tensors, files = readers.read(file), {**readers.metadata(file), **documents}
+    for name in _DIALECTS:
+        if importlib.util.find_spec(f"flaim.weights.{name}") is None:
+            continue
+        dialect = importlib.import_module(f"flaim.weights.{name}")
+        try:
+            if dialect.recognises(tensors, files):
+                return dialect.config_from(tensors, files, where).replace(dialect=name)
+        except CheckpointError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _malformed(where, error) from error
+    if config is not None:
+        raise unknown
+    return None
 
 
-def _weights_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    if (path / native.WEIGHTS).is_file():
-        return path / native.WEIGHTS
-    if (path / native.INDEX).is_file():
-        return path / native.INDEX
-    files = sorted(path.glob("*.safetensors"))
-    if len(files) == 1:
-        return files[0]
-    content = ", ".join(sorted(file.name for file in path.iterdir())) or "nothing"
-    raise FileNotFoundError(f"{path} has no {native.WEIGHTS}; it has {content}")
+def _fits(found: Config, named: Config) -> bool:
+    """Whether the model that a checkpoint is of has the name, or the leaves, of the one that was asked for."""
+    if found.architecture in catalogue.architectures(named.model):
+        return True
+    if found.family != named.family:
+        return False
+    shapes = []
+    for config in (found, named):
+        options = native.options_from(config.overrides, config.family)
+        try:
+            model = create(config.architecture, found.n_classes, found.input_size, found.in_channels, **options)
+            shapes.append({path: leaf.shape for path, leaf in core.flatten(model.spec()).items()})
+        except ValueError:  # not for images of that size
+            return False
+    return shapes[0] == shapes[1]

@@ -1,15 +1,11 @@
 """Every format, read without the library that it belongs to."""
 
 import mmap
-import subprocess
-import sys
 
-import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
-from flaim.weights import CheckpointError, readers
+from flaim.weights import readers
 from tests.readers import containers
 
 COPIED = {"hdf5_compressed", "keras_compressed", "npz_compressed", "pickled_oldest", "pickled_older"}

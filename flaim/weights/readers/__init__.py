@@ -38,6 +38,7 @@ _HINTS = (
     (b"<", "it looks like a web page: the download went wrong"),
     (b"\x93NUMPY", "it is a lone array without a name"),
     (b"\x1f\x8b", "it is compressed with gzip: unpack it"),
+    (b"BZh", "it is compressed with bzip2: unpack it"),
 )
 
 
@@ -100,6 +101,8 @@ def _format(path: Path, data: memoryview) -> str:
         return "pickle"
     if path.suffix == ".safetensors":  # its reader knows best what is wrong
         return "safetensors"
+    if not start:
+        raise CheckpointError(f"{path} is empty")
     hint = next((hint for magic, hint in _HINTS if start.startswith(magic[:16])), f"it begins with {start!r}")
     raise CheckpointError(
         f"{path} ({len(data)} bytes) is in none of the formats that flaim reads ({', '.join(FORMATS.values())}); {hint}"
