@@ -1,7 +1,25 @@
 """Run-time checks of every jaxtyping annotation, before anything of flaim is imported."""
 
+import pytest
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401 -- the hook names it and expects it to be there
 
 install_import_hook(["flaim", "flaim_core"], "tests.typechecker.check")
+
+
+@pytest.fixture
+def uploads(tmp_path, monkeypatch):
+    """A hub that can be uploaded to, with an empty cache."""
+    from huggingface_hub import constants
+
+    from tests import hub_server
+
+    with hub_server.serve() as hub:
+        hub.root = tmp_path / "hub"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield hub

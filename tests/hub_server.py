@@ -1,6 +1,11 @@
-"""A loopback server that speaks as much of the Hugging Face Hub's protocol as its client needs to download files."""
+"""A loopback server that speaks as much of the Hugging Face Hub's protocol as its client needs for files.
 
+Downloads, and uploads as the client makes them without Xet (`huggingface_hub.constants.HF_HUB_DISABLE_XET`).
+"""
+
+import base64
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +25,10 @@ class Hub:
             connection half-way through the body; with how often, -1 for always.
         requests: (method, path) of every request.
         tokens: Tokens that requests carried.
+        root: Where repositories are made; without, nothing can be uploaded.
+        private: Repositories that were asked to be private.
+        commits: The messages, by repository.
+        objects: Large files that were uploaded, by SHA-256.
     """
 
     url: str = ""
@@ -27,6 +36,10 @@ class Hub:
     faults: dict[tuple[str, str], list] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    root: Path | None = None
+    private: set[str] = field(default_factory=set)
+    commits: dict[str, list[str]] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, folder: Path, revision: str = "main") -> None:
         """Serve `folder` as a revision of the repository `name`."""
@@ -63,7 +76,101 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def do_GET(self):
-        self._answer(body=True)
+        if self.path.startswith("/api/models/"):
+            return self._call(b"")
+        return self._answer(body=True)
+
+    def do_POST(self):
+        self._call(self._body())
+
+    def do_PUT(self):
+        self._call(self._body())
+
+    def _body(self) -> bytes:
+        if "Content-Length" in self.headers:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def _call(self, body: bytes):
+        """Answer what is not a file: the calls of an upload."""
+        self.hub.requests.append((self.command, self.path))
+        self.hub.tokens.add(self.headers.get("Authorization", "").removeprefix("Bearer "))
+        path = unquote(self.path.split("?")[0]).strip("/")
+        for call in ("repos/create", "validate-yaml", "preupload", "tree", "commit", "objects/batch", "objects"):
+            if f"/{call}/" in f"/{path}/":
+                break
+        else:
+            return self._error(404, "")
+        fault = self.hub.fault(self.command, call)
+        if isinstance(fault, int):
+            return self._error(fault, "")
+        repo = path.removeprefix("api/models/").partition(f"/{call}")[0].removesuffix(".git/info/lfs")
+        if call == "objects":
+            self.hub.objects[path.rpartition("/")[2]] = body
+            return self._json({})
+        data = json.loads(body) if body and call != "commit" else {}
+        if call == "repos/create":
+            repo = f"{data['organization'] or 'me'}/{data['name']}"
+            if repo in self.hub.repos:
+                return self._json({"url": f"{self.hub.url}/{repo}"}, 409)
+            if data.get("visibility") == "private":
+                self.hub.private.add(repo)
+            (self.hub.root / repo).mkdir(parents=True)
+            self.hub.add(repo, self.hub.root / repo)
+            return self._json({"url": f"{self.hub.url}/{repo}"})
+        if call == "validate-yaml":
+            valid = data["content"].startswith("---\n") and "\n---\n" in data["content"]
+            return self._json({"errors": [] if valid else [{"message": "no metadata"}]}, 200 if valid else 400)
+        if call == "objects/batch":
+            objects = [
+                {**entry, "actions": {"upload": {"href": f"{self.hub.url}/objects/{entry['oid']}"}}}
+                for entry in data["objects"]
+            ]
+            return self._json({"transfer": "basic", "objects": objects})
+        if repo not in self.hub.repos:
+            return self._error(404, "RepoNotFound")
+        folder = self.hub.repos[repo]["main"]
+        if call == "preupload":
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in data["files"]
+            ]
+            return self._json({"files": modes})
+        if call == "tree":
+            entries = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
+                for file in folder.iterdir()
+            ]
+            return self._json(entries)
+        for operation in map(json.loads, body.splitlines()):
+            value = operation["value"]
+            match operation["key"]:
+                case "header":
+                    self.hub.commits.setdefault(repo, []).append(value["summary"])
+                case "file":
+                    (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+                case "lfsFile":
+                    (folder / value["path"]).write_bytes(self.hub.objects[value["oid"]])
+                case "deletedFile":
+                    (folder / value["path"]).unlink()
+        return self._json({"commitUrl": f"{self.hub.url}/{repo}/commit/{commit('main')}", "commitOid": commit("main")})
+
+    def _json(self, value, status: int = 200):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _answer(self, body: bool):
         self.hub.requests.append((self.command, self.path))

@@ -87,6 +87,14 @@ class Layer:
         return False
 
 
+def with_classes_of(target: Model | Layer, variables: Mapping) -> Model:
+    """The model with as many classes as the classifier in the variables has, which may have been replaced."""
+    if not isinstance(target, Model):
+        raise TypeError(f"only image models are saved, not layers such as {target.fn.__name__}")
+    kernel = core.flatten(variables["params"]).get(f"{target.classifier}/kernel")
+    return target if kernel is None or target.n_classes <= 0 else target.replace(n_classes=kernel.shape[-1])
+
+
 def fitted(target: Model | Layer, x: Any, arrays: Mapping) -> Any:
     """`target`, made for inputs of the shapes of `x` and `arrays`."""
     if isinstance(target, Layer):

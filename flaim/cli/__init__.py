@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from flaim.cli._convert import convert
 from flaim.cli._demo import demo
 from flaim.cli._info import info
 from flaim.cli._list import list_checkpoints
@@ -22,6 +23,7 @@ app.command()(demo)
 app.command("list")(list_checkpoints)
 app.command()(info)
 app.command()(predict)
+app.command()(convert)
 
 
 def main() -> None:

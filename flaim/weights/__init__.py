@@ -5,6 +5,7 @@ from flaim.weights.config import Config
 from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError, HubError
 from flaim.weights.native import save_pretrained
 from flaim.weights.pretrained import Checkpoint, get_model, load, model_of
+from flaim.weights.sharing import from_pretrained, push_to_hub
 from flaim.weights.sources import resolve
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     "Config",
     "FileMissingError",
     "HubError",
+    "from_pretrained",
     "get_model",
     "list_models",
     "load",
     "model_of",
+    "push_to_hub",
     "resolve",
     "rows",
     "save_pretrained",

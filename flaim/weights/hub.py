@@ -1,4 +1,4 @@
-"""Files from the Hugging Face Hub, through `huggingface_hub`: its cache, tokens, offline mode and progress bars."""
+"""Files of the Hugging Face Hub, through `huggingface_hub`: its cache, tokens, offline mode and progress bars."""
 
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,41 @@ def fetch(repo: str, filename: str) -> Path:
         raise HubError(
             f"downloading {filename} of {repo} failed: {_first_line(error)}. What was incomplete is gone from the "
             "cache; try again"
+        ) from error
+
+
+def upload(
+    folder: Path, repo: str, *, replaced: str, message: str, private: bool | None = None, token: str | None = None
+) -> str:
+    """Upload a folder in one commit, into a repository that is made where it is not there; the commit's address.
+
+    Args:
+        folder: What to upload.
+        repo: `"organisation/name"`, or `"name"` for the user's own.
+        replaced: Pattern of files that are deleted where the folder has no such file.
+        message: Of the commit.
+        private: Whether a new repository is; None: as the organisation's default is.
+        token: Instead of the one that the user has logged in with.
+
+    Raises:
+        HubError: No permission, no connection, or the server failed. The repository's files are as they were.
+    """
+    from huggingface_hub import HfApi, errors
+
+    transport_errors: tuple[Any, ...] = errors.HfHubHTTPError.__bases__
+    api = HfApi(library_name="flaim", token=token)
+    try:
+        repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+        return api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message=message, delete_patterns=[replaced]
+        ).commit_url
+    except errors.HFValidationError as error:
+        raise HubError(f"{repo!r} is no repository name, which is 'organisation/name': {error}") from error
+    except (*transport_errors, OSError, errors.OfflineModeIsEnabled) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        hint = "; log in with a token that may write there (`hf auth login`, or the environment variable HF_TOKEN)"
+        raise HubError(
+            f"uploading to {repo} failed: {_first_line(error)}{hint if status in (401, 403, 404) else ''}"
         ) from error
 
 

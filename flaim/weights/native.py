@@ -27,6 +27,7 @@ __all__ = [
     "CONFIG",
     "FORMAT",
     "INDEX",
+    "PREPROCESSING",
     "WEIGHTS",
     "config_from",
     "document",
@@ -39,7 +40,7 @@ __all__ = [
     "to_json",
 ]
 
-_PREPROCESSING = {"mean", "std", "interpolation", "crop_pct", "crop_mode", "test_input_size", "test_crop_pct"}
+PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "test_input_size", "test_crop_pct")
 
 
 def save_pretrained(
@@ -99,9 +100,9 @@ def document(
     problems = list(problems)
     if labels is not None and len(labels) != model.n_classes:
         problems.append(f"{len(labels)} labels for {model.n_classes} classes")
-    if unknown := set(preprocessing) - _PREPROCESSING:
+    if unknown := set(preprocessing) - set(PREPROCESSING):
         problems.append(
-            f"unknown preprocessing {', '.join(sorted(unknown))}; known: {', '.join(sorted(_PREPROCESSING))}"
+            f"unknown preprocessing {', '.join(sorted(unknown))}; known: {', '.join(sorted(PREPROCESSING))}"
         )
     overrides = {}
     try:
@@ -218,7 +219,7 @@ def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
             f"{FORMAT_VERSION}: upgrade flaim (it was written by {data.get('flaim_version')})"
         )
     preprocessing: dict[str, Any] = dict(data.get("preprocessing", {}))
-    if unknown := set(preprocessing) - _PREPROCESSING:
+    if unknown := set(preprocessing) - set(PREPROCESSING):
         raise CheckpointError(f"{where} has preprocessing that flaim does not know: {', '.join(sorted(unknown))}")
     tuples = ("mean", "std", "test_input_size")
     preprocessing |= {name: tuple(preprocessing[name]) for name in tuples if name in preprocessing}

@@ -226,11 +226,11 @@ def _put(array: Any, dtype: np.dtype, device: Any) -> Array:
     with jax.default_device(device):
         # Transposing is what loading spends its time on; XLA does it on the way, and faster than NumPy.
         placed = jax.device_put(values).block_until_ready()
-    _release(array)
+    release(array)
     return placed
 
 
-def _release(array: Any) -> None:
+def release(array: Any) -> None:
     """Let the system drop the pages of a mapped file that the array is a view of; they count as this process's."""
     base: Any = array
     while isinstance(base, np.ndarray):

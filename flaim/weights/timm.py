@@ -216,7 +216,7 @@ _POOLS = {
     "map": {"function": "map_pool"},
     "token": {"function": "class_token_pool"},
 }
-_ARGS: dict[str, dict[str, tuple[str, dict | None]]] = {
+ARGS: dict[str, dict[str, tuple[str, dict | None]]] = {
     "swin": {
         "depths": ("depths", None),
         "embed_dim": ("dim", None),
@@ -293,7 +293,7 @@ def _labels(data: Mapping[str, Any], cfg: Mapping[str, Any]) -> tuple[str, ...] 
 
 def _overrides(family: str, architecture: str, args: Mapping[str, Any], where: str) -> dict[str, Any]:
     """timm's constructor arguments as options of flaim's model function."""
-    known = _ARGS.get(family, {})
+    known = ARGS.get(family, {})
     overrides, unknown = {}, []
     for name, value in args.items():
         averages = name == "global_pool" and name not in known and value == "avg"  # so does every family but ViT

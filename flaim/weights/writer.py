@@ -1,6 +1,7 @@
 """Checkpoints on disk: safetensors files written tensor by tensor, and folders that change from whole to whole."""
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -36,10 +37,11 @@ _DTYPES = {
 
 
 class Tensor(NamedTuple):
-    """An array to write, with its axes in the order `axes` where that is not None."""
+    """An array to write: its axes in another order, its numbers in another type, where these are not None."""
 
     value: Any
     axes: tuple[int, ...] | None = None
+    as_dtype: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,21 +51,22 @@ class Tensor(NamedTuple):
     @property
     def dtype(self) -> np.dtype:
         """The type in the file."""
-        return np.dtype(self.value.dtype)
+        return np.dtype(self.as_dtype or self.value.dtype)
 
     @property
     def nbytes(self) -> int:
-        """The bytes it takes."""
-        return self.value.size * self.dtype.itemsize
+        """The bytes in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def numbers(self) -> np.ndarray:
-        """The array as it is written; the one time that it exists twice."""
+        """The array as it is written, the only copy that is made of it."""
         value = self.value
         if isinstance(value, jax.Array) and value.is_fully_replicated:
             # JAX keeps the host's copy of a device's array as long as the array: so it is another one, of the same.
             value = value.addressable_data(0)
         array = np.asarray(value)
-        return np.ascontiguousarray(array if self.axes is None else array.transpose(self.axes))
+        array = array if self.axes is None else array.transpose(self.axes)
+        return np.ascontiguousarray(array, self.dtype)
 
 
 def write_checkpoint(

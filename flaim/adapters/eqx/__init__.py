@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtyping import PRNGKeyArray
 
-from flaim.adapters._common import missing_extra
+from flaim.adapters._common import missing_extra, with_classes_of
 
 try:
     import equinox
@@ -15,8 +15,18 @@ except ModuleNotFoundError as error:
 
 from flaim.adapters.eqx import layers
 from flaim.adapters.eqx._module import ImageModel, to_variables, wrap
+from flaim.models import Model
 
-__all__ = ["ImageModel", "get_model", "layers", "to_variables", "wrap"]
+__all__ = [
+    "ImageModel",
+    "from_pretrained",
+    "get_model",
+    "layers",
+    "push_to_hub",
+    "save_pretrained",
+    "to_variables",
+    "wrap",
+]
 
 
 def get_model(
@@ -47,3 +57,47 @@ def get_model(
         model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
     )
     return *wrap(model, variables, axis_name=axis_name), norm_stats
+
+
+def from_pretrained(
+    source: str | PathLike,
+    n_classes: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    *,
+    prng: PRNGKeyArray | int | None = None,
+    axis_name: Hashable = "batch",
+    dtype: Any = None,
+    **overrides: Any,
+) -> tuple[ImageModel, equinox.nn.State, dict[str, tuple[float, ...]]]:
+    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
+    from flaim.weights.sharing import source_of
+
+    return get_model(
+        source_of(source), True, n_classes, input_size, prng=prng, axis_name=axis_name, dtype=dtype, **overrides
+    )
+
+
+def save_pretrained(path: str | PathLike, model: ImageModel, state: equinox.nn.State, **details: Any) -> None:
+    """Save a module with its state as a folder that every framework's `from_pretrained` reads.
+
+    `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
+    """
+    from flaim.weights import save_pretrained as save
+
+    save(path, *_parts(model, state), **details)
+
+
+def push_to_hub(repo_id: str, model: ImageModel, state: equinox.nn.State, **details: Any) -> str:
+    """Put a module with its state on the Hub with a model card; the commit's address.
+
+    `details` are those of `flaim.weights.push_to_hub`.
+    """
+    from flaim.weights import push_to_hub as push
+
+    return push(repo_id, *_parts(model, state), **details)
+
+
+def _parts(model: ImageModel, state: equinox.nn.State) -> tuple[Model, dict]:
+    """The framework-free model and its variables."""
+    tree = to_variables(model, state)
+    return with_classes_of(model._target, tree), tree

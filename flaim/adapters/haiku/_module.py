@@ -13,7 +13,13 @@ from flaim.adapters._common import Layer, asking_for_key, fitted, zero_output
 from flaim.models import Model
 
 
-def wrap(model: Model, variables: dict) -> tuple[hk.TransformedWithState, dict, dict]:
+class TransformedModel(hk.TransformedWithState):
+    """A transformed function that knows the framework-free `model` it runs."""
+
+    model: Model
+
+
+def wrap(model: Model, variables: dict) -> tuple[TransformedModel, dict, dict]:
     """A framework-free model as a transformed function, and its variables as parameters and state.
 
     `apply(params, state, rng, x, is_training=False, capture=None)` returns the value and the new state; with
@@ -43,7 +49,9 @@ def wrap(model: Model, variables: dict) -> tuple[hk.TransformedWithState, dict, 
         _, state = _from_variables({"batch_stats": output.batch_stats}, name)
         return (output.value if capture is None else (output.value, output.intermediates)), state
 
-    return hk.TransformedWithState(init, apply), *_from_variables(variables, name)
+    transformed = TransformedModel(init, apply)
+    transformed.model = model
+    return transformed, *_from_variables(variables, name)
 
 
 def to_variables(params: Mapping, state: Mapping) -> dict:

@@ -1,11 +1,12 @@
 """flaim's models as Flax Linen modules, their variables as Linen's collections."""
 
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
 from jaxtyping import PRNGKeyArray
 
-from flaim.adapters._common import missing_extra
+from flaim.adapters._common import missing_extra, with_classes_of
 
 try:
     import flax.linen  # noqa: F401
@@ -14,8 +15,18 @@ except ModuleNotFoundError as error:
 
 from flaim.adapters.linen import layers
 from flaim.adapters.linen._module import ImageModel, to_variables, wrap
+from flaim.models import Model
 
-__all__ = ["ImageModel", "get_model", "layers", "to_variables", "wrap"]
+__all__ = [
+    "ImageModel",
+    "from_pretrained",
+    "get_model",
+    "layers",
+    "push_to_hub",
+    "save_pretrained",
+    "to_variables",
+    "wrap",
+]
 
 
 def get_model(
@@ -42,3 +53,44 @@ def get_model(
         model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
     )
     return *wrap(model, variables), norm_stats
+
+
+def from_pretrained(
+    source: str | PathLike,
+    n_classes: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    *,
+    prng: PRNGKeyArray | int | None = None,
+    dtype: Any = None,
+    **overrides: Any,
+) -> tuple[ImageModel, dict, dict[str, tuple[float, ...]]]:
+    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
+    from flaim.weights.sharing import source_of
+
+    return get_model(source_of(source), True, n_classes, input_size, prng=prng, dtype=dtype, **overrides)
+
+
+def save_pretrained(path: str | PathLike, model: ImageModel, variables: Mapping, **details: Any) -> None:
+    """Save a module with its variables as a folder that every framework's `from_pretrained` reads.
+
+    `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
+    """
+    from flaim.weights import save_pretrained as save
+
+    save(path, *_parts(model, variables), **details)
+
+
+def push_to_hub(repo_id: str, model: ImageModel, variables: Mapping, **details: Any) -> str:
+    """Put a module with its variables on the Hub with a model card; the commit's address.
+
+    `details` are those of `flaim.weights.push_to_hub`.
+    """
+    from flaim.weights import push_to_hub as push
+
+    return push(repo_id, *_parts(model, variables), **details)
+
+
+def _parts(model: ImageModel, variables: Mapping) -> tuple[Model, dict]:
+    """The framework-free model and its variables."""
+    tree = to_variables(variables)
+    return with_classes_of(model.model, tree), tree
