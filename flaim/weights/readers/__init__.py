@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flaim.weights.errors import CheckpointError
+from flaim.weights.readers._hdf5 import starts_at
 from flaim.weights.readers._index import shards_of
 from flaim.weights.readers._lazy import Lazy
 from flaim.weights.readers._mapped import intact, mapped
@@ -89,7 +90,7 @@ def _format(path: Path, data: memoryview) -> str:
         return _zip_format(path)
     if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= len(data) - 8:
         return "safetensors"
-    if _is_hdf5(data):
+    if starts_at(data) is not None:
         return "hdf5"
     if start[:1] == b"{":
         return "index"
@@ -107,16 +108,6 @@ def _format(path: Path, data: memoryview) -> str:
     raise CheckpointError(
         f"{path} ({len(data)} bytes) is in none of the formats that flaim reads ({', '.join(FORMATS.values())}); {hint}"
     )
-
-
-def _is_hdf5(data: memoryview) -> bool:
-    """The signature is at the start, or after a user's block of 512 bytes, 1024, 2048 and so on."""
-    start = 0
-    while start < len(data):
-        if data[start : start + 8] == b"\x89HDF\r\n\x1a\n":
-            return True
-        start = max(512, start * 2)
-    return False
 
 
 def _zip_format(path: Path) -> str:
