@@ -1,7 +1,8 @@
 """Record what TensorFlow's Keras makes of ResNet-RS, which Keras 3 has dropped.
 
 Run it where tensorflow-cpu and tf-keras 2.21 are installed, `python tools/make_resnet_rs_reference.py [MODEL ...]`. It
-needs nothing else of this repository. With names (`shallow`, `50`, `101`, ...) those are recorded anew. It writes `tests/data/keras_resnet_rs.json`:
+needs nothing else of this repository. With names (`shallow`, `50`, `101`, ...) those are recorded anew. It writes
+`tests/data/keras_resnet_rs.json`:
 
 - `"structure"`: of each model, the number of layers with weights and a checksum of their names, classes and shapes, as
   `tests/keras_oracle.py` has them;
