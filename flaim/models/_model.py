@@ -14,6 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.models._fuse import folds, shift
+from flaim.models._pieces import in_pieces, pieces_of
 
 
 class Feature(NamedTuple):
@@ -114,7 +115,8 @@ class Model:
             raise ValueError(f"{self.name} takes images of {self.in_channels} channels, got shape {x.shape}{hint}")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{self.name} takes normalised floating-point images, got {x.dtype}")
-        try:
+
+        def run(x: Array | np.ndarray) -> core.Output:
             return core.apply(
                 self._call,
                 variables,
@@ -128,6 +130,13 @@ class Model:
                 axis_name=axis_name,
                 modules=modules,
             )
+
+        try:
+            pieces = 1 if training or modules else pieces_of(x, jax.tree.leaves(variables))
+            if pieces == 1:
+                return run(x)
+            output = in_pieces(lambda x: run(x)._replace(batch_stats={}), x, pieces)
+            return output._replace(batch_stats=variables.get("batch_stats", {}))
         except ValueError as error:
             if x.shape[1:3] == self.input_size:
                 raise

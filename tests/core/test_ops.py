@@ -1,11 +1,15 @@
 """Lowerings against XLA's own convolution and torch's pooling: values and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from jax import lax
 
 from flaim_core import ops
@@ -40,6 +44,10 @@ CONVOLUTIONS = {
     "patches, remainder": (9, 11, 3, 5, 1, (4, 4), (4, 4), ((0, 0), (0, 0)), (1, 1)),
     "dense": (9, 8, 3, 5, 1, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
     "dense 7x7": (14, 15, 3, 5, 1, (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1)),
+    "many pixels": (22, 21, 3, 5, 1, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "many pixels strided": (42, 45, 3, 5, 1, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "many pixels lopsided": (44, 65, 3, 5, 1, (4, 3), (2, 3), ((0, 2), (2, 0)), (1, 1)),
+    "many pixels dilated": (47, 40, 3, 5, 1, (3, 2), (2, 1), ((1, 3), (1, 0)), (2, 3)),
     "depthwise": (9, 8, 6, 6, 6, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "depthwise 7x7": (9, 8, 6, 6, 6, (7, 7), (1, 1), ((3, 3), (3, 3)), (1, 1)),
     "depthwise strided": (9, 8, 6, 6, 6, (5, 5), (2, 2), ((2, 2), (2, 2)), (1, 1)),
@@ -70,11 +78,52 @@ def test_convolution_and_its_gradients_are_xlas(case):
         assert relative_error(a, b) < 4e-6
 
 
+def _windows(draw, size: int):
+    """Size of a kernel, its stride, padding and dilation along an axis of this many pixels."""
+    kernel, stride, dilation = (draw(st.integers(1, high)) for high in (5, 3, 3))
+    padding = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    assume(sum(padding) + size > (kernel - 1) * dilation)
+    return kernel, stride, padding, dilation
+
+
+@st.composite
+def convolutions(draw):
+    """Shapes, windows, groups and types as in `CONVOLUTIONS`."""
+    size = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    size = tuple(n * draw(st.sampled_from([1, 6])) for n in size)
+    windows = zip(*(_windows(draw, n) for n in size))
+    groups, per_group, out_per_group = (draw(st.integers(1, 4)) for _ in range(3))
+    kernel_size, stride, padding, dilation = map(tuple, windows)
+    shape = (*size, groups * per_group, groups * out_per_group, groups)
+    return *shape, kernel_size, stride, padding, dilation, draw(st.sampled_from(["float32", "bfloat16", "float16"]))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(convolutions())
+def test_any_convolution_and_its_gradients_are_xlas(case):
+    height, width, channels, features, groups, kernel_size, stride, padding, dilation, dtype = case
+    x, kernel = _array(2, height, width, channels), _array(*kernel_size, channels // groups, features)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+    def outputs(convolve, *args):
+        value, pullback = jax.vjp(convolve, *args)
+        return value, *pullback((jnp.arange(value.size) % 7 - 3.0).reshape(value.shape).astype(value.dtype))
+
+    found = jax.jit(lambda *args: outputs(lambda x, kernel: ops.conv(x, kernel, **window), *args))(x, kernel)
+    wide = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    expected = jax.jit(lambda *args: outputs(lambda x, kernel: _generic(x, kernel, *window.values()), *args))(*wide)
+    for a, b in zip(found, expected):
+        assert a.dtype == dtype and a.shape == b.shape
+        assert relative_error(a, b) < {"float32": 4e-6, "bfloat16": 0.02, "float16": 0.003}[dtype]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (1, 0)], ids=str)
-def test_depthwise_under_vmap_and_twice_differentiated(axes):
-    x, kernel = _array(3, 3, 7, 6, 4), _array(3, 3, 3, 1, 4)
+def test_convolution_under_vmap_and_twice_differentiated(axes, groups):
+    x, kernel = _array(3, 3, 7, 6, 4), _array(3, 3, 3, 4 // groups, 4)
     x, kernel = (a if axis is not None else a[0] for a, axis in zip((x, kernel), axes))
-    window = {"stride": (2, 1), "padding": ((1, 1), (0, 1)), "dilation": (1, 1), "groups": 4}
+    window = {"stride": (2, 1), "padding": ((1, 1), (0, 1)), "dilation": (1, 1), "groups": groups}
 
     def outputs(convolve):
         mapped = jax.vmap(lambda x, kernel: jnp.sin(convolve(x, kernel)), axes)
@@ -85,6 +134,25 @@ def test_depthwise_under_vmap_and_twice_differentiated(axes):
     found = outputs(lambda x, kernel: ops.conv(x, kernel, **window))
     expected = outputs(lambda x, kernel: _generic(x, kernel, *window.values()))
     for a, b in zip(found, expected):
+        assert relative_error(a, b) < 1e-5
+
+
+@pytest.mark.parametrize("axes", [(0, None), (2, None), (None, 0), (1, 2)], ids=str)
+def test_dense_under_vmap_and_twice_differentiated(axes):
+    shapes = ((2, 5, 4), (4, 6))
+    x, kernel = (
+        _array(*shape) if axis is None else _array(*shape[:axis], 3, *shape[axis:])
+        for shape, axis in zip(shapes, axes)
+    )
+
+    def outputs(product):
+        mapped = jax.vmap(lambda x, kernel: jnp.sin(product(x, kernel)), axes)
+        gradient = jax.grad(lambda x, kernel: (mapped(x, kernel) ** 2).sum(), (0, 1))
+        twice = jax.grad(lambda x, kernel: sum((g**2).sum() for g in gradient(x, kernel)), (0, 1))
+        _, tangent = jax.jvp(mapped, (x, kernel), (x + 1, kernel - 1))
+        return mapped(x, kernel), tangent, *gradient(x, kernel), *twice(x, kernel)
+
+    for a, b in zip(outputs(ops.dense), outputs(jnp.matmul)):
         assert relative_error(a, b) < 1e-5
 
 
@@ -151,6 +219,15 @@ def test_pools_and_their_gradients_are_torchs(size, window, stride, padding, cei
     )
 
 
+def test_the_first_of_equal_maxima_has_the_gradient():
+    x = jnp.asarray(rng.integers(0, 3, (2, 9, 8, 3)), jnp.float32)
+    images = oracle.to_torch(np.asarray(x)).requires_grad_()
+    F.max_pool2d(images, 3, 2, 1).cos().sum().backward()
+    gradient = jax.grad(lambda x: jnp.cos(ops.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))).sum())(x)
+    np.testing.assert_array_equal(gradient != 0, images.grad.permute(0, 2, 3, 1) != 0)
+    assert relative_error(gradient, images.grad.permute(0, 2, 3, 1)) < 1e-6
+
+
 @pytest.mark.parametrize("filter_size, border", [(3, "reflect"), (5, "constant")])
 def test_blur_pool_is_timms(filter_size, border):
     x = _array(2, 9, 8, 4)
@@ -167,6 +244,37 @@ def test_attention_is_torchs():
     assert relative_error(ops.dot_product_attention(query, key, value, bias), expected.transpose(1, 2)) < 1e-6
     half = ops.dot_product_attention(*(t.astype(jnp.bfloat16) for t in (query, key, value)), bias)
     assert half.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    "dtype, width, bias, fused",
+    [
+        ("bfloat16", 64, False, True),
+        ("float16", 32, False, True),
+        ("float32", 64, False, False),  # cuDNN has none
+        ("bfloat16", 160, False, False),
+        ("bfloat16", 20, False, False),
+        ("bfloat16", 64, True, False),
+    ],
+)
+def test_attention_is_cudnns_within_its_limits(dtype, width, bias, fused, monkeypatch):
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    from flaim_core.ops import _attention
+
+    # What a machine with a GPU says of itself: jax asks before it traces.
+    monkeypatch.setattr(_attention, "_cudnn_is_there", lambda: True)
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 90800)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
+    tokens = jax.ShapeDtypeStruct((2, 3, 17, 4, width), dtype)
+    biases = [jax.ShapeDtypeStruct((4, 17, 17), dtype)] if bias else []
+    attend = jax.jit(lambda *args: ops.dot_product_attention(*args))
+    export = functools.partial(
+        jax.export.export, attend, disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__cudnn$fmhaSoftmax")]
+    )
+    for platform in ("cuda", "cpu"):
+        text = export(platforms=[platform])(tokens, tokens, tokens, *biases).mlir_module()
+        assert ("__cudnn$fmha" in text) == (fused and platform == "cuda")
 
 
 def test_partitions_reverse_and_differ():
