@@ -2,6 +2,7 @@
 
 from flaim_core.ops._attention import dot_product_attention
 from flaim_core.ops._conv import conv, same_padding
+from flaim_core.ops._dense import dense
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._windows import (
     gather_bias,
@@ -17,6 +18,7 @@ __all__ = [
     "avg_pool",
     "blur_pool",
     "conv",
+    "dense",
     "dot_product_attention",
     "gather_bias",
     "global_avg_pool",
