@@ -116,7 +116,7 @@ class Model:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{self.name} takes normalised floating-point images, got {x.dtype}")
 
-        def run(x: Array | np.ndarray) -> core.Output:
+        def run(x: Any) -> core.Output:
             return core.apply(
                 self._call,
                 variables,

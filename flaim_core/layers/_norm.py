@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -11,6 +13,19 @@ def _affine(scope: Scope, x: Array, features: int, scale_init: Init, bias: bool 
     """`x` (float32) times the leaf `scale` plus the leaf `bias`."""
     x = x * scope.param("scale", (features,), scale_init, dtype=jnp.float32)
     return x + scope.param("bias", (features,), initializers.zeros, dtype=jnp.float32) if bias else x
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _variance(x: Array, mean: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+    """The mean square deviation from `mean`, which is x's own."""
+    return jnp.mean(jnp.square(x - mean), axes, keepdims=keepdims)
+
+
+@_variance.defjvp
+def _variance_jvp(axes: tuple[int, ...], keepdims: bool, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """Deviations from the mean sum to zero, so that its tangent does not count: a pass over x less."""
+    (x, mean), (tangent, _) = primals, tangents
+    return _variance(x, mean, axes, keepdims), 2 * jnp.mean((x - mean) * tangent, axes, keepdims=keepdims)
 
 
 @kernel
@@ -40,7 +55,7 @@ def batch_norm(
         if scope.axis_name is not None:
             mean = jax.lax.pmean(mean, scope.axis_name)
             count *= jax.lax.axis_size(scope.axis_name)
-        var = jnp.mean(jnp.square(wide - mean), axes)
+        var = _variance(wide, mean, axes)
         if scope.axis_name is not None:
             var = jax.lax.pmean(var, scope.axis_name)
         unbiased = var * (count / max(count - 1, 1))
@@ -61,8 +76,8 @@ def layer_norm(
 ) -> Float[Array, "*b c"]:
     """Normalise the last axis to mean 0 and variance 1. Leaves: `scale`, `bias`. Ba et al. (2016)."""
     wide = x.astype(jnp.float32)
-    centred = wide - jnp.mean(wide, -1, keepdims=True)
-    normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + eps)
+    mean = jnp.mean(wide, -1, keepdims=True)
+    normed = (wide - mean) * jax.lax.rsqrt(_variance(wide, mean, (-1,), True) + eps)
     return _affine(scope, normed, x.shape[-1], scale_init, bias).astype(x.dtype)
 
 
@@ -97,8 +112,8 @@ def group_norm(
         raise ValueError(f"{'/'.join(scope.path)}: width {features} does not divide into {what}")
     groups = groups if group_size is None else features // group_size
     grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
-    centred = grouped - jnp.mean(grouped, (1, 3), keepdims=True)
-    normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (1, 3), keepdims=True) + eps)
+    mean = jnp.mean(grouped, (1, 3), keepdims=True)
+    normed = (grouped - mean) * jax.lax.rsqrt(_variance(grouped, mean, (1, 3), True) + eps)
     return _affine(scope, normed.reshape(x.shape), x.shape[-1], scale_init).astype(x.dtype)
 
 

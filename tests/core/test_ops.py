@@ -141,8 +141,7 @@ def test_convolution_under_vmap_and_twice_differentiated(axes, groups):
 def test_dense_under_vmap_and_twice_differentiated(axes):
     shapes = ((2, 5, 4), (4, 6))
     x, kernel = (
-        _array(*shape) if axis is None else _array(*shape[:axis], 3, *shape[axis:])
-        for shape, axis in zip(shapes, axes)
+        _array(*shape) if axis is None else _array(*shape[:axis], 3, *shape[axis:]) for shape, axis in zip(shapes, axes)
     )
 
     def outputs(product):
