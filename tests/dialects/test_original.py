@@ -78,7 +78,14 @@ def shapes_of(name: str, n_classes: int = 5, **others: tuple[int, ...]) -> dict[
 def test_outputs_are_those_of_the_original(name):
     family, architecture, overrides = MODELS[name]
     size, expected = RECORDED[name]["size"], RECORDED[name]["output"]
-    config = Config(family=family, architecture=architecture, overrides=overrides, n_classes=5, input_size=(size, size))
+    config = Config(
+        family=family,
+        architecture=architecture,
+        overrides=overrides,
+        n_classes=5,
+        input_size=(size, size),
+        dialect="original",
+    )
     tensors = tensors_of(name)
     assert original.recognises(tensors, {})
     model = model_of(config)
