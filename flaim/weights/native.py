@@ -170,7 +170,7 @@ def _from_json(option: str, value: Any, family: str) -> Any:
         return tuple(_from_json(option, item, family) for item in value)
     if not isinstance(value, Mapping):
         return value
-    function = functions(family).get(str(value.get("function")))
+    function: Any = functions(family).get(str(value.get("function")))
     made = dataclasses.is_dataclass(function)
     if not made and (not callable(function) or isinstance(function, type)):
         raise CheckpointError(f"{family} has no function {dict(value)} for its option {option!r}")
@@ -216,8 +216,11 @@ def functions(family: str) -> dict[str, Any]:
 
     A checkpoint's meaning must not hang on what the family's module happens to import.
     """
-    modules = jax.nn, core.ops, core, importlib.import_module(f"flaim.models.{family}")
-    return {name: value for module in modules for name, value in vars(module).items() if callable(value)}
+    named: dict[str, Any] = {}
+    for module in (importlib.import_module(f"flaim.models.{family}"), core, core.ops, jax.nn):
+        others = {name: value for name, value in vars(module).items() if callable(value) and name not in named}
+        named = others | named  # of a function's names, the last one is the family's own
+    return named
 
 
 def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:
