@@ -19,19 +19,27 @@ __all__ = ["config_from", "recognises", "translate"]
 _CLASSIFIER = re.compile(r"^(cls_classifier|classifier|classifier\.1|visual_projection)\.weight$")
 _GENERIC_LABEL = re.compile(r"^LABEL_\d+$")
 
+# In the names of each of the models; other libraries' have nothing like it.
+_MARKER = re.compile(
+    r"(^|[./])(embeddings[./]patch_embeddings?|embedder[./]embedder|conv_stem[./]first_conv|encoder[./]top_conv)[./]"
+)
+
 
 def recognises(tensors: Mapping[str, Any], files: Mapping[str, Mapping]) -> bool:
-    """Whether the checkpoint's `config.json` is of transformers."""
-    config = files.get("config.json", {})
+    """Whether the checkpoint's `config.json` is of transformers, or, where it has none, its tensors' names are."""
+    if (config := files.get("config.json")) is None:
+        return any(map(_MARKER.search, tensors))
     return isinstance(config.get("model_type"), str) and "architecture" not in config
 
 
 def config_from(tensors: Mapping[str, Any], files: Mapping[str, Mapping], where: str) -> Config:
-    """The configuration that the JSON files of the checkpoint at `where` describe.
+    """The configuration that the JSON files of the checkpoint at `where` describe; without them, of no model.
 
     Raises:
         CheckpointError: flaim has no such model, or its model lacks options that this one needs; they are listed.
     """
+    if "config.json" not in files:  # names do not tell how many heads there are, and much else
+        return Config(n_classes=None)
     data = files["config.json"]
     model_type = data["model_type"]
     if model_type not in KINDS:
