@@ -130,3 +130,18 @@ def test_unknown_names_stay_as_they_are():
     found = original.translate(shapes_of("resnet10t") | {"params/Surplus_0/kernel": np.ones(1)}, row)
     assert "params/Surplus_0/kernel" in found
     assert len(found) == len(RECORDED["resnet10t"]["shapes"]) + 1
+
+
+def test_what_does_not_fit_is_listed():
+    tensors = shapes_of("resnet10t") | {"params/Surplus_0/kernel": np.ones(1)}
+    del tensors["params/Head_0/Dense_0/bias"]
+    tensors["params/Head_0/Dense_0/kernel"] = np.ones((7, 5))
+    config = original.config_from(shapes_of("resnet10t"), {}, "mine.pickle").replace(dialect="original")
+    with pytest.raises(CheckpointError) as raised:
+        place(model_of(config), tensors, config, key=jax.random.key(0), where="mine.pickle")
+    assert str(raised.value).splitlines() == [
+        "mine.pickle does not fit resnet10t:",
+        "  params/fc/bias: missing, expected shape (5,)",
+        "  params/fc/kernel: found shape (7, 5), expected (512, 5)",
+        "  params/Surplus_0/kernel: unexpected, shape (1,)",
+    ]
