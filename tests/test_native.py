@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import chex
 import jax
@@ -384,6 +385,7 @@ def test_what_from_pretrained_takes_for_a_repository(tmp_path, monkeypatch):
         assert source_of(source) == source
     (tmp_path / "org" / "name").mkdir(parents=True)
     assert source_of("org/name") == "org/name"
+    assert source_of("org") == Path("org")
 
 
 # Orbax

@@ -1,12 +1,14 @@
 """The original flaim's checkpoints against its own outputs, which `make_original.py` recorded."""
 
 import json
+import pickle
 
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
-from flaim.weights import CheckpointError, Config, model_of, original
+from flaim.weights import CheckpointError, Config, get_model, model_of, original
 from flaim.weights.placement import place
 from tests import oracle
 from tests.dialects.make_original import FILE, image, numbers
@@ -102,6 +104,15 @@ def test_a_published_model_is_told_by_its_shapes():
     assert config.input_size == (176, 176)
 
 
+def test_a_file(tmp_path):
+    tensors = tensors_of("resnet10t")
+    nested = unflatten_dict({tuple(path.split("/")): value for path, value in tensors.items()})
+    (tmp_path / "mine.pickle").write_bytes(pickle.dumps(nested))
+    model, variables, _ = get_model(tmp_path / "mine.pickle")
+    assert (model.name, model.n_classes) == ("resnet10t", 5)
+    np.testing.assert_array_equal(variables["params"]["fc"]["kernel"], tensors["params/Head_0/Dense_0/kernel"])
+
+
 def test_parameters_are_told_by_the_files_name():
     for name in ("vit_tiny_patch16_224", "vit_tiny_patch16_224_in22k"):
         config = original.config_from(shapes_of("vit_tiny_patch16"), {}, f"folder/{name}.pickle")
@@ -139,9 +150,10 @@ def test_what_does_not_fit_is_listed():
     config = original.config_from(shapes_of("resnet10t"), {}, "mine.pickle").replace(dialect="original")
     with pytest.raises(CheckpointError) as raised:
         place(model_of(config), tensors, config, key=jax.random.key(0), where="mine.pickle")
-    assert str(raised.value).splitlines() == [
-        "mine.pickle does not fit resnet10t:",
+    first, *problems = str(raised.value).splitlines()
+    assert first == "mine.pickle does not fit resnet10t:"
+    assert sorted(problems) == [
+        "  params/Surplus_0/kernel: unexpected, shape (1,)",
         "  params/fc/bias: missing, expected shape (5,)",
         "  params/fc/kernel: found shape (7, 5), expected (512, 5)",
-        "  params/Surplus_0/kernel: unexpected, shape (1,)",
     ]

@@ -90,7 +90,7 @@ _CLIP = Kind(
     {**_BASE, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     same=_TRANSFORMER,
     more=_options.clip,
-    processor={**_CLIP_STATS, **_BICUBIC, "size": {"shortest_edge": 224}, "do_center_crop": True},
+    processor={**_CLIP_STATS, **_BICUBIC, "size": {"shortest_edge": 224}, "crop_size": 224, "do_center_crop": True},
 )
 _SIGLIP = Kind(
     "vit",
@@ -183,7 +183,7 @@ KINDS: dict[str, Kind] = {
         same={"head_features": "hidden_dim", "drop_rate": "dropout_rate", "drop_path_rate": "drop_connect_rate"},
         fixed=("pooling_type",),
         more=_options.efficientnet,
-        processor={**_IMAGENET, **_BICUBIC, "square": True},
+        processor={**_IMAGENET, **_BICUBIC, "square": True, "include_top": True},
         any_size=True,
     ),
     "mobilenet_v2": Kind(

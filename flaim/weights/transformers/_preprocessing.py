@@ -6,14 +6,13 @@ from typing import Any
 
 _PIL = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
-# What a class crops to by default goes with the size that it resizes to by default.
-_CROPPING = {"size", "crop_size", "crop_pct", "do_center_crop"}
-
 
 def preprocessing_of(defaults: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `Config` from a `preprocessor_config.json` and what its class does where that says nothing."""
     said = {name: value for name, value in processor.items() if value is not None}
-    p = {**{name: v for name, v in defaults.items() if "size" not in said or name not in _CROPPING}, **said}
+    p = {**defaults, **said}
+    if "size" in said and "crop_pct" not in said:  # the file is of a class that does not know it
+        p.pop("crop_pct", None)
     mean, std = p["image_mean"], p["image_std"]
     if not p.get("do_normalize", True):
         mean, std = (0.0,) * len(mean), (1.0,) * len(std)
