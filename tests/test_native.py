@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import chex
 import jax
@@ -21,9 +22,10 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 
 import flaim_core as core
+from flaim import models
 from flaim.checkpoints import DIGITS
-from flaim.models import create
-from flaim.weights import CheckpointError, HubError, get_model, load, push_to_hub, save_pretrained, writer
+from flaim.models import create, families
+from flaim.weights import CheckpointError, HubError, get_model, load, native, push_to_hub, save_pretrained, writer
 from flaim.weights.sharing import model_card, source_of
 
 PREPROCESSING = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 0.9, "test_input_size": (64, 64)}
@@ -115,6 +117,14 @@ def test_models_that_a_configuration_cannot_name(old, tmp_path):
     with pytest.raises(CheckpointError, match="safetensors files have no int8"):
         save_pretrained(tmp_path / "x", model, integers)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("family", families())
+def test_a_configuration_can_name_every_option_of_every_architecture(family):
+    for architecture, options in models.family(family).variants.items():
+        said = {name: native.to_json(value, family) for name, value in options.items()}
+        read = native.options_from(json.loads(json.dumps(said)), family)
+        assert {name: native.to_json(value, family) for name, value in read.items()} == said, architecture
 
 
 # Shards
@@ -375,6 +385,7 @@ def test_what_from_pretrained_takes_for_a_repository(tmp_path, monkeypatch):
         assert source_of(source) == source
     (tmp_path / "org" / "name").mkdir(parents=True)
     assert source_of("org/name") == "org/name"
+    assert source_of("org") == Path("org")
 
 
 # Orbax

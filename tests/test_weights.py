@@ -435,7 +435,7 @@ PREPROCESSING = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 3.0), "interpolation
 @pytest.fixture
 def own(tmp_path):
     """A model with options of its own, its variables, one of them in half precision, and the folder they are in."""
-    options = {"depth": 2, "pool": vars(native._module("vit"))["average_pool"]}
+    options = {"depth": 2, "pool": native.functions("vit")["average_pool"]}
     model = flaim.models.create("test_vit", n_classes=3, input_size=(64, 96), in_channels=1, **options)
     variables = model.init(jax.random.key(0))
     variables["params"]["head"]["bias"] = jnp.array([1, 2, 3], jnp.bfloat16)

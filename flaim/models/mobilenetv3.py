@@ -16,6 +16,7 @@ from flaim_core import Scope, batch_norm, classifier, kernel, ops, round_feature
 from flaim_core import conv as convolution
 
 relu, hard_swish = jax.nn.relu, jax.nn.hard_swish
+_round = partial(round_features, multiple=1)
 
 
 @kernel
@@ -104,7 +105,7 @@ def _small(kernel_size: int = 5, se_ratio: float = 0.25) -> Stages:
 
 def _lcnet() -> Stages:
     block = partial(ds, residual=False, activate_output=True)
-    gate = {"channel_attention": partial(hard_squeeze_excite, round_hidden=round)}
+    gate = {"channel_attention": partial(hard_squeeze_excite, round_hidden=_round)}
     return (
         block(1, 3, 1, 32), block(2, 3, 2, 64), block(2, 3, 2, 128), block(1, 3, 2, 256) + block(1, 5, 1, 256),
         block(4, 5, 1, 256), block(2, 5, 2, 512, 0.25, **gate),
@@ -127,7 +128,7 @@ def _v3(size: str, width: float = 1.0, depth: float = 1.0, *, minimal: bool = Fa
 
 _EPS_1E_3 = partial(batch_norm, eps=1e-3)
 _TF: dict = {"padding": "same", "norm": _EPS_1E_3}  # what networks converted from TensorFlow keep of it
-_OWN_ACT = partial(hard_squeeze_excite, round_hidden=round, inner_act=None)
+_OWN_ACT = partial(hard_squeeze_excite, round_hidden=_round, inner_act=None)
 
 VARIANTS = {
     "mobilenetv3_large_075": _v3("large", 0.75),

@@ -122,8 +122,11 @@ def translate(tensors: Names, config: Config) -> dict[str, Any]:
         for name in [name for name in leaves if re.search(pattern, name)]:
             names = [name.replace(f"/{parts[0]}/", f"/{part}/") for part in parts]
             if all(part in leaves for part in names):
-                flat = [_heads_flattened(part, leaves.pop(part)) for part in names]
-                leaves[name.replace(f"/{parts[0]}/", f"/{whole}/")] = _concatenated(flat)
+                flat = {part: _heads_flattened(part, leaves.pop(part)) for part in names}
+                alike = len({value.shape[:-1] for value in flat.values()}) == 1
+                leaves |= (
+                    {name.replace(f"/{parts[0]}/", f"/{whole}/"): _concatenated([*flat.values()])} if alike else flat
+                )
     leaves = {name: _heads_flattened(name, value) for name, value in leaves.items()}
     if "pos_embed" not in leaves:
         leaves["pos_embed"] = _sines(leaves, config)

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import jax
+
 import flaim_core as core
 from flaim.models import Model, create, family_of
 from flaim.models import family as family_named
@@ -31,6 +33,7 @@ __all__ = [
     "WEIGHTS",
     "config_from",
     "document",
+    "functions",
     "nearest",
     "options_from",
     "overrides_of",
@@ -139,12 +142,12 @@ def overrides_of(model: Model) -> dict[str, Any]:
 def to_json(value: Any, family: str) -> Any:
     """An option of a model of `family` as JSON has it.
 
-    A function, or dataclass, goes by its name in the family's module, `{"function": "average_pool"}`; with arguments
-    that are bound, `{"function": "layer_norm", "eps": 1e-12}`. What has no such name stays as it is.
+    A function, or dataclass, goes by its name, `{"function": "average_pool"}`; with arguments that are bound,
+    `{"function": "layer_norm", "eps": 1e-12}`. What has no name in `functions(family)` stays as it is.
     """
     if isinstance(value, list | tuple):
         return [to_json(item, family) for item in value]
-    names = {id(named): name for name, named in vars(_module(family)).items() if callable(named)}
+    names = {id(named): name for name, named in functions(family).items()}
     arguments: Mapping[str, Any] = {}
     function = value
     if isinstance(value, functools.partial) and not value.args and id(value.func) in names:
@@ -158,7 +161,7 @@ def to_json(value: Any, family: str) -> Any:
 
 
 def options_from(overrides: Mapping[str, Any], family: str) -> dict[str, Any]:
-    """The inverse of `overrides_of`: options of the model function. Only functions of the family's module are found."""
+    """The inverse of `overrides_of`: options of the model function. Only what `functions(family)` has is found."""
     return {name: _from_json(name, value, family) for name, value in overrides.items()}
 
 
@@ -167,7 +170,7 @@ def _from_json(option: str, value: Any, family: str) -> Any:
         return tuple(_from_json(option, item, family) for item in value)
     if not isinstance(value, Mapping):
         return value
-    function = vars(_module(family)).get(str(value.get("function")))
+    function: Any = functions(family).get(str(value.get("function")))
     made = dataclasses.is_dataclass(function)
     if not made and (not callable(function) or isinstance(function, type)):
         raise CheckpointError(f"{family} has no function {dict(value)} for its option {option!r}")
@@ -207,8 +210,17 @@ def _bound(function: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
     return functools.partial(function, **dict(arguments)) if arguments else function
 
 
-def _module(family: str):
-    return importlib.import_module(f"flaim.models.{family}")
+@functools.cache
+def functions(family: str) -> dict[str, Any]:
+    """The functions, by name, that an option of a model of `family` may be: its own, flaim_core's, JAX's activations.
+
+    A checkpoint's meaning must not hang on what the family's module happens to import.
+    """
+    named: dict[str, Any] = {}
+    for module in (importlib.import_module(f"flaim.models.{family}"), core, core.ops, jax.nn):
+        others = {name: value for name, value in vars(module).items() if callable(value) and name not in named}
+        named = others | named  # of a function's names, the last one is the family's own
+    return named
 
 
 def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:

@@ -72,7 +72,7 @@ def lay_out(
     Raises:
         CheckpointError: As `place` does.
     """
-    tensors, native = _translated(tensors, config)
+    tensors, native = _translated(tensors, config, where)
     targets = _targets(model, native)
     fresh, tensors = _head(model, tensors, targets, config, native)
 
@@ -97,19 +97,23 @@ def is_native(tensors: Mapping[str, Any]) -> bool:
     return any(name.startswith("params/") for name in tensors)
 
 
-def _translated(tensors: Mapping[str, Any], config: Config) -> tuple[Mapping[str, Any], bool]:
+def _translated(tensors: Mapping[str, Any], config: Config, where: str) -> tuple[Mapping[str, Any], bool]:
     """The tensors under the names, and in the layout, of timm's, or, where the second value says so, of the leaves."""
-    if config.dialect in ("timm", "flaim"):
+    own = config.dialect in ("timm", "flaim")
+    try:
+        if not own:
+            tensors = importlib.import_module(f"flaim.weights.{config.dialect}").translate(tensors, config)
         native = is_native(tensors)
-        return tensors if native else timm.translate(config.family, tensors), native
-    tensors = importlib.import_module(f"flaim.weights.{config.dialect}").translate(tensors, config)
-    native = is_native(tensors)
-    return tensors if native else timm.translate("", tensors), native
+        return tensors if native else timm.translate(config.family if own else "", tensors), native
+    except CheckpointError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # known names, other shapes
+        raise CheckpointError(f"{where} does not hold the tensors of a {config.model}: {error}") from error
 
 
-def classes_in(model: Model, tensors: Mapping[str, Any], config: Config) -> int:
+def classes_in(model: Model, tensors: Mapping[str, Any], config: Config, *, where: str = "the file") -> int:
     """How many classes the classifier in the file tells apart; -1 where it has none."""
-    tensors, native = _translated(tensors, config)
+    tensors, native = _translated(tensors, config, where)
     path = f"params/{model.classifier}/kernel"
     kernel = tensors.get(path if native else timm.tensor_name(path))
     return -1 if kernel is None else kernel.shape[-1 if native else 0]

@@ -98,7 +98,7 @@ def get_model(
         tensors, where = read(config)
         if config.n_classes is None:
             named = model_of(config, None, input_size, overrides)
-            config = config.replace(n_classes=classes_in(named, tensors, config))
+            config = config.replace(n_classes=classes_in(named, tensors, config, where=where))
         model = model_of(config, n_classes, input_size, overrides)
         variables = place(model, tensors, config, key=key, where=where)
     return model, variables, _norm_stats(config, model.in_channels)

@@ -14,6 +14,7 @@ from flaim.models import Model
 from flaim.weights import hub
 from flaim.weights.native import save_pretrained
 from flaim.weights.pretrained import get_model
+from flaim.weights.sources import is_source
 from flaim.weights.writer import MAX_SHARD_SIZE
 
 # Licenses that the Hub has identifiers for, as far as image models come under them; any other is "other", and named.
@@ -99,6 +100,8 @@ def from_pretrained(
 
 def source_of(source: str | PathLike) -> str | PathLike:
     """What `from_pretrained` takes as `get_model` takes it: a name like a repository's is one, unless it is a path."""
+    if isinstance(source, str) and not is_source(source) and Path(source).exists():
+        return Path(source)
     is_repository = isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", source)
     return f"hf-hub:{source}" if is_repository and not Path(source).exists() else source
 

@@ -23,11 +23,11 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_DOCUMENTS = (native.CONFIG, "preprocessor_config.json")
+_DOCUMENTS = (native.CONFIG, "preprocessor_config.json", "processor_config.json")
 _SUFFIXES = (".safetensors", ".h5", ".hdf5", ".keras", ".npz", ".pth", ".pt", ".bin", ".msgpack", ".pickle", ".pkl")
 
 # Modules of `flaim.weights` for names other than timm's and our own, in the order in which they are asked.
-_DIALECTS = ("transformers", "keras", "big_vision", "original")
+_DIALECTS = ("transformers", "big_vision", "original", "keras")
 
 
 def resolve(model_name: str | PathLike, pretrained: str | int | bool | PathLike = True) -> Config:

@@ -1,12 +1,14 @@
 """The original flaim's checkpoints against its own outputs, which `make_original.py` recorded."""
 
 import json
+import pickle
 
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
-from flaim.weights import CheckpointError, Config, model_of, original
+from flaim.weights import CheckpointError, Config, get_model, model_of, original
 from flaim.weights.placement import place
 from tests import oracle
 from tests.dialects.make_original import FILE, image, numbers
@@ -78,7 +80,14 @@ def shapes_of(name: str, n_classes: int = 5, **others: tuple[int, ...]) -> dict[
 def test_outputs_are_those_of_the_original(name):
     family, architecture, overrides = MODELS[name]
     size, expected = RECORDED[name]["size"], RECORDED[name]["output"]
-    config = Config(family=family, architecture=architecture, overrides=overrides, n_classes=5, input_size=(size, size))
+    config = Config(
+        family=family,
+        architecture=architecture,
+        overrides=overrides,
+        n_classes=5,
+        input_size=(size, size),
+        dialect="original",
+    )
     tensors = tensors_of(name)
     assert original.recognises(tensors, {})
     model = model_of(config)
@@ -93,6 +102,15 @@ def test_a_published_model_is_told_by_its_shapes():
     config = original.config_from(shapes_of("resnet10t", n_classes=37), {}, "somewhere/mine.pickle")
     assert (config.model, config.architecture, config.n_classes) == ("resnet10t", "resnet10t", 37)
     assert config.input_size == (176, 176)
+
+
+def test_a_file(tmp_path):
+    tensors = tensors_of("resnet10t")
+    nested = unflatten_dict({tuple(path.split("/")): value for path, value in tensors.items()})
+    (tmp_path / "mine.pickle").write_bytes(pickle.dumps(nested))
+    model, variables, _ = get_model(tmp_path / "mine.pickle")
+    assert (model.name, model.n_classes) == ("resnet10t", 5)
+    np.testing.assert_array_equal(variables["params"]["fc"]["kernel"], tensors["params/Head_0/Dense_0/kernel"])
 
 
 def test_parameters_are_told_by_the_files_name():
@@ -123,3 +141,19 @@ def test_unknown_names_stay_as_they_are():
     found = original.translate(shapes_of("resnet10t") | {"params/Surplus_0/kernel": np.ones(1)}, row)
     assert "params/Surplus_0/kernel" in found
     assert len(found) == len(RECORDED["resnet10t"]["shapes"]) + 1
+
+
+def test_what_does_not_fit_is_listed():
+    tensors = shapes_of("resnet10t") | {"params/Surplus_0/kernel": np.ones(1)}
+    del tensors["params/Head_0/Dense_0/bias"]
+    tensors["params/Head_0/Dense_0/kernel"] = np.ones((7, 5))
+    config = original.config_from(shapes_of("resnet10t"), {}, "mine.pickle").replace(dialect="original")
+    with pytest.raises(CheckpointError) as raised:
+        place(model_of(config), tensors, config, key=jax.random.key(0), where="mine.pickle")
+    first, *problems = str(raised.value).splitlines()
+    assert first == "mine.pickle does not fit resnet10t:"
+    assert sorted(problems) == [
+        "  params/Surplus_0/kernel: unexpected, shape (1,)",
+        "  params/fc/bias: missing, expected shape (5,)",
+        "  params/fc/kernel: found shape (7, 5), expected (512, 5)",
+    ]

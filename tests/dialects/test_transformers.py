@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from flaim.adapters import nnx
+from flaim.data import Preprocess
 from flaim.models import create
-from flaim.weights import CheckpointError, get_model, model_of, readers, transformers
+from flaim.weights import CheckpointError, get_model, model_of, readers, resolve, transformers
 from flaim.weights.native import options_from, overrides_of
 from flaim.weights.placement import place
 from tests import oracle
@@ -26,6 +28,7 @@ _TOWERS = dict(vision_config=_VIT, text_config=dict(_TEXT, max_position_embeddin
 _STAGES = dict(hidden_sizes=[16, 24], depths=[1, 2])
 _SWIN = dict(image_size=32, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4)
 _EFFICIENT = dict(width_coefficient=0.5, depth_coefficient=0.5, hidden_dim=640)
+_MEANS = dict(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
 _LABELS = dict(id2label={i: f"class {i}" for i in range(5)})
 
 
@@ -164,6 +167,67 @@ def test_folders(form, tmp_path):
     assert oracle.relative_error(model.apply(variables, oracle.image(40)).value, expected) <= 1e-5
 
 
+def test_a_fine_tuned_model_of_the_hub_in_nnx(uploads, tmp_path):
+    """Sizes, classes, their names and the preprocessing come from the repository's own files."""
+    reference = build("vit")
+    reference.save_pretrained(tmp_path / "repository")
+    hf.ViTImageProcessorPil(**_MEANS, size=32).save_pretrained(tmp_path / "repository")
+    uploads.add("org/my-finetuned-vit", tmp_path / "repository")
+
+    model, norm_stats = nnx.get_model("hf:org/my-finetuned-vit", pretrained=True)
+    with torch.no_grad():
+        expected = _logits(reference(oracle.to_torch(oracle.image(32))))
+    assert oracle.relative_error(model(jax.numpy.asarray(oracle.image(32))), expected) <= 1e-5
+    assert norm_stats == {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    config = resolve("hf:org/my-finetuned-vit")
+    assert (config.n_classes, config.labels) == (5, tuple(_LABELS["id2label"].values()))
+    assert config.preprocessing["interpolation"] == "bilinear"
+
+
+def test_a_file_without_a_configuration(tmp_path):
+    """It does not say how many heads there are, so that the model has to be named."""
+    reference = oracle.randomise(hf.ViTForImageClassification(hf.ViTConfig(**_VIT, layer_norm_eps=1e-6)).eval())
+    reference.save_pretrained(tmp_path)
+    file = (tmp_path / "model.safetensors").rename(tmp_path / "mine.safetensors")
+    with pytest.raises(CheckpointError, match=r"name the model, get_model\(name, pretrained="):
+        get_model(file)
+    sizes = dict(dim=32, depth=2, num_heads=4, patch_size=8, mlp_ratio=72 / 32)
+    model, variables, _ = get_model("vit_tiny_patch16_224", file, input_size=32, **sizes)
+    assert model.n_classes == 2
+    assert_same(model, variables, reference, _logits)
+
+
+def test_the_image_processor_of_a_greater_one(tmp_path):
+    """transformers 5 keeps those of CLIP in a `processor_config.json`."""
+    build("clip-classifier").save_pretrained(tmp_path)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {**_MEANS, "size": 40}}))
+    assert get_model(tmp_path)[2] == {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        ({"classifier.bias": None}, ["head.bias: missing, expected shape (5,)"]),
+        ({"vit.surplus": (3, 4)}, ["surplus: unexpected, shape (3, 4)"]),
+        (
+            {"vit.layernorm.weight": (33,), "classifier.weight": (5, 33)},
+            ["norm.weight: found shape (33,), expected (32,)", "head.weight: found shape (5, 33), expected (5, 32)"],
+        ),
+        (
+            {"vit.encoder.layer.0.attention.attention.key.weight": (32, 33)},
+            ["blocks.0.attn.qkv.weight: missing", "blocks.0.attn.k.weight: unexpected, shape (32, 33)"],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_listed(changes, messages, tmp_path):
+    build("vit").save_pretrained(tmp_path)
+    tensors, files = read(tmp_path)
+    tensors |= {name: np.zeros(shape or 0, np.float32) for name, shape in changes.items()}
+    with pytest.raises(CheckpointError) as raised:
+        load({name: value for name, value in tensors.items() if changes.get(name, ()) is not None}, files)
+    assert [message for message in messages if message not in str(raised.value)] == []
+
+
 @pytest.mark.parametrize("name", ["clip-projection", "siglip-tower"])
 def test_a_tower_of_a_whole_model(name, tmp_path):
     kind, *_ = name.split("-")
@@ -294,33 +358,35 @@ def test_published_models_go_by_their_names(config, name, overrides):
     assert (found.architecture, dict(found.overrides)) == (name, overrides)
 
 
-_HALF = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
+# The model's type, the image processor's class, what its file says.
+PROCESSORS = [
+    ("vit", "ViT", {}),
+    ("vit", "ViT", dict(_MEANS, size=64, resample=3, do_rescale=False)),
+    ("vit", "ViT", dict(size=64, do_normalize=False)),
+    ("deit", "DeiT", dict(_MEANS, size=72, crop_size=64)),
+    ("dinov2", "Bit", dict(_MEANS, size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64})),
+    ("clip", "CLIP", {}),
+    ("clip", "CLIP", dict(size=72, crop_size=64)),
+    ("siglip", "Siglip", {}),
+    ("swin", "ViT", dict(_MEANS, size={"height": 64, "width": 64}, resample=3)),
+    ("convnext", "ConvNext", dict(_MEANS, size={"shortest_edge": 224}, crop_pct=0.9)),
+    ("convnextv2", "ConvNext", dict(_MEANS, size={"shortest_edge": 384}, crop_pct=0.9)),
+    ("resnet", "ConvNext", dict(_MEANS, size={"shortest_edge": 64}, crop_pct=0.875)),
+    ("efficientnet", "EfficientNet", dict(_MEANS, size={"height": 64, "width": 64}, include_top=True)),
+    ("efficientnet", "EfficientNet", dict(_MEANS, size=64, rescale_factor=1 / 127.5, rescale_offset=True)),
+    ("mobilenet_v2", "MobileNetV2", {}),
+    ("mobilenet_v2", "MobileNetV2", dict(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64})),
+]
 
 
-@pytest.mark.parametrize(
-    ("model_type", "processor", "expected"),
-    [
-        ("vit", dict(size=224), dict(crop_mode="squash", crop_pct=1.0, interpolation="bilinear")),
-        ("clip", dict(size=224, resample=3), dict(crop_mode="center", crop_pct=1.0, interpolation="bicubic")),
-        ("resnet", dict(size={"height": 64, "width": 32}), dict(crop_mode="squash", input_size=(64, 32))),
-        (
-            "resnet",
-            dict(size={"shortest_edge": 256}, do_center_crop=True, crop_size={"height": 224, "width": 224}),
-            dict(crop_mode="center", crop_pct=0.875, input_size=(224, 224)),
-        ),
-        ("deit", dict(size=235, do_center_crop=True, crop_size=224), dict(crop_mode="squash")),
-        ("convnext", dict(size=224, crop_pct=0.875), dict(crop_mode="center", crop_pct=0.875, input_size=(224, 224))),
-        ("convnext", dict(size={"shortest_edge": 384}, crop_pct=0.875), dict(crop_mode="squash", crop_pct=1.0)),
-        ("resnet", dict(_HALF, size=224, rescale_factor=1 / 127.5, rescale_offset=True), dict(mean=0.75, std=0.25)),
-        ("efficientnet", dict(_HALF, size=224, include_top=True), dict(mean=0.5, std=0.25)),
-        ("vit", dict(size=224, do_normalize=False), dict(mean=0.0, std=1.0)),
-        ("vit", dict(_HALF, size=224, do_rescale=False), dict(mean=0.5 / 255, std=0.5 / 255)),
-    ],
-)
-def test_preprocessing(model_type, processor, expected):
-    found = configured(model_type=model_type, processor=processor, depthwise_padding=[18]).preprocessing
-    for name, value in expected.items():
-        assert found[name] == (pytest.approx((value,) * 3) if name in ("mean", "std") else value), name
+@pytest.mark.parametrize(("model_type", "cls", "said"), PROCESSORS)
+def test_images_are_prepared_as_transformers_prepares_them(model_type, cls, said):
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    expected = getattr(hf, f"{cls}ImageProcessorPil")(**said)(image, return_tensors="np")["pixel_values"]
+    expected = np.asarray(expected)[0].transpose(1, 2, 0)
+    config = dict(model_type=model_type, image_size=expected.shape[0], depthwise_padding=[18])
+    found = Preprocess.from_row(configured(processor=said, **config).preprocessing)([image])[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("resized", [232, 235, 236, 248, 256, 292])

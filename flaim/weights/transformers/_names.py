@@ -89,7 +89,7 @@ def _join(tensors: dict[str, Any]) -> dict[str, Any]:
     for whole, (first, *others) in _JOINED.items():
         for name in [name for name in tensors if re.search(rf"\.{re.escape(first)}\.\w+$", name)]:
             parts = [name, *(name.replace(first, other) for other in others)]
-            if all(part in tensors for part in parts):
+            if all(part in tensors for part in parts) and len({tensors[part].shape[1:] for part in parts}) == 1:
                 joined[name.replace(first, whole)] = _concatenated([tensors.pop(part) for part in parts])
     return tensors | joined
 
