@@ -173,6 +173,10 @@ def _config(match: _Match, files: Mapping[str, Mapping]) -> Config:
         option = flattened.option
         side = side // entry.overrides[option] * _map_side(flattened, match.found)
         overrides[option] = _map_side(flattened, match.found)
+    if table.multiplied is not None:
+        layer, option = table.multiplied
+        shapes = [_shape(tensor) for tensor in match.found.get(layer, {}).values()]
+        overrides |= {option: shape[3] for shape in shapes if len(shape) == 4 and shape[3] > 1}
     without_last = -1 if _has_head(table, match.found) else 0
     return Config(
         model=match.architecture,

@@ -75,6 +75,8 @@ class Table(NamedTuple):
             or which contain the model's, into those of `names`.
         head: The layers before the classifier that a file without the model's top lacks.
         flattened: The dense layer on a flattened map, where there is one.
+        multiplied: A depthwise layer, and the option of flaim's model function that says how many maps such layers
+            make of each channel.
         first: The convolution that sees the images, where it is not the first.
     """
 
@@ -88,6 +90,7 @@ class Table(NamedTuple):
     synonyms: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = ()
     head: tuple[str, ...] = ()
     flattened: Flattened | None = None
+    multiplied: tuple[str, str] | None = None
     first: str | None = None
 
     def __hash__(self) -> int:
