@@ -1,7 +1,7 @@
 """Small models of every family of `keras.applications`: the whole of a graph at few layers, and what flaim calls it."""
 
 import builtins
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ class Case(NamedTuple):
     table: Table
     like: str
     args: tuple | None = None
-    overrides: dict[str, Any] = {}
+    overrides: Mapping[str, Any] = {}
     size: int = 32
     tolerance: float = 1e-5
 

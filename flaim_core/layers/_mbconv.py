@@ -164,8 +164,9 @@ def depthwise_separable(
 ) -> Float[Array, "b h2 w2 f"]:
     """Depthwise convolution (`conv_dw`, `bn1`), then a 1x1 one (`conv_pw`, `bn2`): MBConv without its expansion.
 
-    Channel attention (`se`) lies between the two. The first makes `depth_multiplier` maps of each channel.
-    `activate_output` activates the second as well, as in MobileNetV1; the other options are `mbconv`'s. Howard et al., "MobileNets" (2017).
+    Channel attention (`se`) lies between the two. The first makes `depth_multiplier` maps of each channel;
+    `activate_output` activates the second as well, as in MobileNetV1; the other options are `mbconv`'s. Howard et al.,
+    "MobileNets" (2017).
     """
     activate = norm_act or _compose(norm, act)
     blur = anti_alias if stride > 1 else None

@@ -175,8 +175,9 @@ def _config(match: _Match, files: Mapping[str, Mapping]) -> Config:
         overrides[option] = _map_side(flattened, match.found)
     if table.multiplied is not None:
         layer, option = table.multiplied
-        shapes = [_shape(tensor) for tensor in match.found.get(layer, {}).values()]
-        overrides |= {option: shape[3] for shape in shapes if len(shape) == 4 and shape[3] > 1}
+        *_, multiplier = _shape(next(iter(match.found.get(layer, {}).values()), None)) or (1,)
+        if multiplier > 1:
+            overrides[option] = multiplier
     without_last = -1 if _has_head(table, match.found) else 0
     return Config(
         model=match.architecture,
