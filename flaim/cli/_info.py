@@ -101,7 +101,11 @@ def _checkpoints(config: Any) -> list[tuple[str, Any]]:
     from flaim.weights import rows
 
     own = [(f"{row.model} {row.params}", row) for row in rows(timm=False) if row.model == config.model]
-    timm = [(f"{row.model}.{row.params}", row) for row in rows(flaim=False) if row.architecture == config.architecture]
+    timm = [
+        (f"{row.model}.{row.params}", row)
+        for row in rows(flaim=False, keras=False)
+        if row.architecture == config.architecture
+    ]
     return [*own, *timm]
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from flaim.weights.config import NORMALISATIONS
+
 # A layer's class from its name, where a file does not say it: the first pattern that is found.
 _KINDS = (
     (r"^normalization", "normalization"),
@@ -18,10 +20,8 @@ _KINDS = (
 # By the name that Keras has for it, what its `preprocess_input` does, for pixels in [0, 1]. The first convolution of
 # "caffe" models sees blue first; their kernels are turned around, so that here too images are RGB.
 PREPROCESSING: dict[str, dict[str, Any]] = {
-    "caffe": {"mean": (123.68 / 255, 116.779 / 255, 103.939 / 255), "std": (1 / 255, 1 / 255, 1 / 255)},
-    "tf": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
-    "128": {"mean": (128 / 255,) * 3, "std": (128 / 255,) * 3},
-    "torch": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    keras: dict(zip(("mean", "std"), NORMALISATIONS[name]))
+    for keras, name in (("caffe", "caffe"), ("tf", "inception"), ("128", "128"), ("torch", "imagenet"))
 }
 
 
