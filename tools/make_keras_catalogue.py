@@ -39,15 +39,15 @@ _RESNET_RS = {
 
 
 def hashes(module: str) -> dict[str, str]:
-    """The hashes of the files with a top in a module of `keras.applications`, by what it knows them by."""
+    """The hashes of the files that a module of `keras.applications` knows, by its names for them."""
     spec = importlib.util.find_spec("keras")
     source = Path(spec.submodule_search_locations[0], "src", "applications", f"{module}.py").read_text()
     found = {}
     for statement in ast.parse(source).body:
-        if isinstance(statement, ast.Assign) and statement.targets[0].id == "WEIGHTS_HASHES":
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "WEIGHTS_HASHES":
             found = {key: pair[0] for key, pair in ast.literal_eval(statement.value).items()}
     inline = re.findall(r'"([\w.-]+\.h5)"(?:(?!\.h5").)*?file_hash="(\w+)"', source, re.DOTALL)
-    return found | {name: digest for name, digest in inline if "no" not in name.split("_")[-2:]}
+    return found | dict(inline)
 
 
 def files() -> Iterator[tuple[str, str, str | None, int | None]]:
