@@ -154,17 +154,11 @@ CASES = {
     ),
     "inception_v3": Case(APPLICATIONS.InceptionV3, "inception_v3", dialect.inception_v3.TABLE, "inception_v3", size=75),
     "mobilenet": Case(
-        partial(APPLICATIONS.MobileNet, alpha=0.25),
-        "mobilenet",
-        dialect.mobilenet.MOBILENET,
-        "mobilenet_0.25",
-        size=40,  # 20, 10, 5: a side that is odd before it is halved
-    ),
-    "mobilenet_of_two_maps_a_channel": Case(
         partial(APPLICATIONS.MobileNet, alpha=0.25, depth_multiplier=2),
         "mobilenet",
         dialect.mobilenet.MOBILENET,
         "mobilenet_0.25",
+        size=40,  # 20, 10, 5: a side that is odd before it is halved
     ),
     "mobilenet_v2": Case(
         partial(APPLICATIONS.MobileNetV2, alpha=0.35),

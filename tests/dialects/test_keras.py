@@ -61,8 +61,6 @@ def test_logits_are_keras_from_every_kind_of_file(name, tmp_path):
 # Keras' model without its top: how it ends, flaim's `n_classes`.
 NOTOP = {
     "convnext": ({"pooling": "avg"}, -1),  # a norm follows
-    "densenet": ({}, -1),
-    "mobilenet": ({}, -1),
     "mobilenet_v3_small": ({}, 0),
     "resnet": ({}, -1),
     "vgg": ({}, 0),
@@ -126,67 +124,51 @@ def test_whole_resnet_rs_is_tensorflow_keras():
     assert _recorded_error(_resnet_rs("resnet-rs-50", weights, {}), "resnet-rs-50") < 1e-5
 
 
-def _lines(table: dialect.Table, name: str) -> list[str]:
-    """The layers and shapes that a model's table and flaim's model promise, as `keras_oracle.structure` has them."""
+MODELS = [(table, name) for table in dialect.TABLES for name in table.models]
+
+
+def _layers(table: dialect.Table, name: str) -> tuple[dict[str, core.Leaf], list[tuple[str, str, dict[str, str]]]]:
+    """A model's leaves, and name, class, and leaves by role of each layer that has some in flaim."""
     entry = table.models[name]
     config = Config(family=table.family, architecture=entry.architecture, overrides=entry.overrides)
-    leaves = core.flatten(model_of(config, input_size=entry.input_size).spec())
-    lines = []
+    leaves, layers = core.flatten(model_of(config, input_size=entry.input_size).spec()), []
     for layer, path in table.layers(name).items():
         if path:
             kind = table.kind(layer)
             places = dialect._places(table, path, kind, roles_of(kind))
-            shapes = {
-                role: oracle.comparable(kind, role, leaves[place].shape)
-                for role, place in places.items()
-                if place in leaves
-            }
-            lines.append(f"{layer} {kind} " + " ".join(f"{role}{shapes[role]}" for role in sorted(shapes)))
-    return lines
+            layers.append((layer, kind, {role: place for role, place in places.items() if place in leaves}))
+    return leaves, layers
 
 
-MODELS = [(table, name) for table in dialect.TABLES for name in table.models]
-
-
-@pytest.mark.parametrize("table, name", MODELS, ids=[name for _, name in MODELS])
-def test_layers_and_shapes_are_keras(table, name):
-    lines = _lines(table, name)
-    assert [len(lines), zlib.crc32("\n".join(lines).encode())] == STRUCTURE[name]
+def _line(leaves: dict[str, core.Leaf], layer: str, kind: str, places: dict[str, str]) -> str:
+    """A layer's name, class and shapes, as `keras_oracle.structure` has them."""
+    shapes = {role: oracle.comparable(kind, role, leaves[place].shape) for role, place in places.items()}
+    return f"{layer} {kind} " + " ".join(f"{role}{shapes[role]}" for role in sorted(shapes))
 
 
 def test_every_recorded_model_is_in_a_table():
     assert set(STRUCTURE) == {name for _, name in MODELS}
 
 
-def _tensors(table: dialect.Table, name: str) -> tuple[dict, dict, dict]:
-    """A model's leaves, and its tensors under the names of the older files and of Keras 3's; all numbers are zero."""
-    entry = table.models[name]
-    config = Config(family=table.family, architecture=entry.architecture, overrides=entry.overrides)
-    leaves = core.flatten(model_of(config, 5, entry.input_size).spec())
-    older, newer, counts = {}, {}, Counter()
-    for layer, path in table.layers(name).items():
-        if path:
-            kind = table.kind(layer)
-            place = f"{kind}_{counts[kind]}" if counts[kind] else kind
-            counts[kind] += 1
-            places = dialect._places(table, path, kind, roles_of(kind))
-            present = [role for role in roles_of(kind) if places[role] in leaves]
-            for number, role in enumerate(present):
-                shape = oracle.comparable(kind, role, leaves[places[role]].shape)
-                if role == "depthwise_kernel":
-                    shape = (*shape[:2], shape[3], 1)
-                zeros = np.broadcast_to(np.float32(0), shape)
-                older[f"{layer}/{layer}/{role}:0"] = newer[f"layers/{place}/vars/{number}"] = zeros
-    return leaves, older, newer
-
-
 @pytest.mark.parametrize("table, name", MODELS, ids=[name for _, name in MODELS])
-def test_a_file_says_which_model_it_is_of(table, name):
-    leaves, *files = _tensors(table, name)
-    for tensors in files:
-        config = dialect.config_from(tensors, {}, "the file")
-        assert (config.architecture, config.n_classes) == (table.models[name].architecture, 5)
-        model = model_of(config.replace(dialect="keras"))
-        found, fresh = lay_out(model, tensors, config.replace(dialect="keras"))
+def test_every_model_has_its_layers_and_is_told_by_them(table, name):
+    leaves, layers = _layers(table, name)
+    lines = [_line(leaves, *layer) for layer in layers]
+    assert [len(lines), zlib.crc32("\n".join(lines).encode())] == STRUCTURE[name]
+
+    older, newer, counts = {}, {}, Counter()
+    for layer, kind, places in layers:
+        position = f"{kind}_{counts[kind]}" if counts[kind] else kind
+        counts[kind] += 1
+        for number, (role, path) in enumerate(places.items()):
+            shape = oracle.comparable(kind, role, leaves[path].shape)
+            if role == "depthwise_kernel":
+                shape = (*shape[:2], shape[3], 1)
+            zeros = np.broadcast_to(np.float32(0), shape)
+            older[f"{layer}/{layer}/{role}:0"] = newer[f"layers/{position}/vars/{number}"] = zeros
+    for tensors in (older, newer):
+        config = dialect.config_from(tensors, {}, "the file").replace(dialect="keras")
+        assert (config.architecture, config.n_classes) == (table.models[name].architecture, 1000)
+        found, fresh = lay_out(model_of(config), tensors, config)
         assert {path: value.shape for path, value in found.items()} == {p: leaf.shape for p, leaf in leaves.items()}
         assert not fresh

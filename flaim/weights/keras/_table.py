@@ -100,6 +100,10 @@ class Table(NamedTuple):
         """flaim's paths of a model's layers, by Keras' names and in its order."""
         return _layers(self, self.models[model].args)
 
+    def classes(self, model: str) -> dict[str, list[str]]:
+        """A model's layers by their class, in its order."""
+        return _classes(self, self.models[model].args)
+
     def path(self, name: str) -> str:
         """flaim's path of the layer called `name`."""
         for pattern, replacement in self.rules:
@@ -121,3 +125,11 @@ class Table(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def _layers(table: Table, args: tuple) -> dict[str, str]:
     return dict(item if isinstance(item, tuple) else (item, table.path(item)) for item in table.names(*args))
+
+
+@functools.lru_cache(maxsize=256)
+def _classes(table: Table, args: tuple) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = {}
+    for name in _layers(table, args):
+        classes.setdefault(table.kind(name), []).append(name)
+    return classes
