@@ -29,7 +29,7 @@ def info(
             "output": f"{built.n_classes} classes" if built.n_classes > 0 else "features, no classes",
             "parameters": f"{parameter_count(built):,}",
             "FLOPs": f"{_si(flops(built))} for an image, by XLA's count (a multiply-add is two)",
-            "from": config.path or config.repo,
+            "from": config.path or config.repo or config.url,
             "license": format_license(config),
             "note": config.note,
         }

@@ -61,7 +61,6 @@ def test_logits_are_keras_from_every_kind_of_file(name, tmp_path):
 # Keras' model without its top: how it ends, flaim's `n_classes`.
 NOTOP = {
     "convnext": ({"pooling": "avg"}, -1),  # a norm follows
-    "mobilenet_v3_small": ({}, 0),
     "resnet": ({}, -1),
     "vgg": ({}, 0),
 }
