@@ -188,6 +188,11 @@ def test_errors(name, pretrained, message):
         resolve(name, pretrained)
 
 
+def test_an_architecture_of_keras_alone_is_the_plain_one_without_its_weights():
+    row = resolve("legacy_xception", False)
+    assert (row.architecture, row.dialect, row.url, dict(row.overrides)) == ("legacy_xception", "timm", None, {})
+
+
 def test_an_architecture_without_checkpoints():
     row = resolve("resnet200", False)
     assert (row.architecture, row.family, row.repo) == ("resnet200", "resnet", None)

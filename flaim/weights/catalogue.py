@@ -119,6 +119,8 @@ def find(model_name: str, pretrained: str | int | bool = True) -> Config:
     """
     architecture, _, tag = model_name.partition(".")
     candidates = _candidates(model_name)
+    if not candidates and pretrained is not False:  # a file of the user's own would not have Keras' arithmetic
+        candidates = _table("keras.jsonl").get(model_name, [])
     if not candidates and tag:
         known = [*_table("timm.jsonl").get(architecture, []), *_table("keras.jsonl").get(architecture, [])]
         if not known:
@@ -157,7 +159,7 @@ def _candidates(name: str) -> list[Config]:
         return sorted(flaim[name], key=_preference)
     if name in timm:
         return timm[name]
-    return _timm_ids().get(name, [])[:1] or _named_by_keras(name) or _table("keras.jsonl").get(name, [])
+    return _timm_ids().get(name, [])[:1] or _named_by_keras(name)
 
 
 def _named_by_keras(name: str) -> list[Config]:
