@@ -90,8 +90,8 @@ def _without_repetition(module: Any, model: str, **options) -> keras.Model:
         return getattr(module, model)(**options)
 
 
-def _nasnet(depth: int, skip_reduction: bool, **options) -> keras.Model:
-    options = {"penultimate_filters": 192, "num_blocks": depth, "stem_block_filters": 8, **options}
+def _nasnet(skip_reduction: bool, **options) -> keras.Model:
+    options = {"penultimate_filters": 192, "num_blocks": 2, "stem_block_filters": 8, **options}
     return nasnet.NASNet(skip_reduction=skip_reduction, **options)
 
 
@@ -99,7 +99,7 @@ def _scaled(stages, depth: float) -> dict[str, Any]:
     return {"stages": flaim_efficientnet._scale(stages, 1.0, depth)}
 
 
-_NASNET = {"features": 192, "stem_features": 8}
+_NASNET = {"depth": 2, "features": 192, "stem_features": 8}
 _SMALL, _LARGE = dialect.mobilenet._SMALL, dialect.mobilenet._LARGE
 
 CASES = {
@@ -180,21 +180,21 @@ CASES = {
         size=40,
     ),
     "nasnet_mobile": Case(
-        partial(_nasnet, 1, False),
+        partial(_nasnet, False),
         "nasnet",
         dialect.nasnet.TABLE,
         "nasnet_mobile",
-        (1,),
-        {"depth": 1, **_NASNET},
+        (2,),
+        _NASNET,
         tolerance=2e-5,
     ),
     "nasnet_large": Case(
-        partial(_nasnet, 2, True),
+        partial(_nasnet, True),
         "nasnet",
         dialect.nasnet.TABLE,
         "nasnet_large",
         (2,),
-        {"depth": 2, **_NASNET},
+        _NASNET,
         size=49,
         tolerance=2e-5,
     ),
