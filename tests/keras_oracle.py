@@ -71,7 +71,12 @@ def pixels(size: int, batch: int = 2, seed: int = 0) -> np.ndarray:
 def run(model: keras.Model, module: str, images: np.ndarray) -> np.ndarray:
     """The model's output for pixels in [0, 255], after its own `preprocess_input`."""
     preprocess = importlib.import_module(f"keras.applications.{module}").preprocess_input
-    return np.asarray(jax.jit(partial(model, training=False))(preprocess(images.copy())))
+    return quickly(partial(model, training=False), preprocess(images.copy()))
+
+
+def quickly(function: Callable, *args) -> np.ndarray:
+    """The function's value, compiled without what takes longer than it saves in a single run."""
+    return np.asarray(jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})(*args))
 
 
 def structure(model: keras.Model) -> list[str]:

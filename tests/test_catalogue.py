@@ -1,16 +1,21 @@
 """The catalogue: its tables against timm's own, the lookup of names, and its errors."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
+from importlib import resources
 
 import pytest
 
 import flaim.models
 from flaim.weights import CatalogueError, catalogue, list_models, native, resolve, rows
+from flaim.weights.keras import TABLES, entry_of
 from tests.oracle import timm
+from tools import make_keras_catalogue
 
-FLAIM, TIMM = rows(timm=False), rows(flaim=False)
+FLAIM, TIMM, KERAS = rows(timm=False, keras=False), rows(flaim=False, keras=False), rows(flaim=False, timm=False)
+KERAS_LINES = [json.loads(line) for line in resources.files("flaim.weights").joinpath("keras.jsonl").open()]
 
 
 def test_flaims_pairs_are_all_there():
@@ -65,11 +70,42 @@ def test_tables_load_quickly():
 import time
 from flaim.weights import catalogue
 start = time.process_time()
-assert len(catalogue.rows()) == 416 + 770
+assert len(catalogue.rows()) == 416 + 770 + 91
 print(time.process_time() - start)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 0.05  # 0.012 on an idle machine
+
+
+def test_keras_table_is_what_keras_publishes():
+    assert [json.loads(json.dumps(line)) for line in make_keras_catalogue.rows()] == KERAS_LINES
+    unhashed = {row.architecture for row in KERAS if row.digest is None}  # Keras has hashes for all but two families
+    assert all(name.startswith(("tf_mobilenetv1_", "mobilenetv2_")) for name in unhashed)
+    named = {(table.family, entry.architecture) for table in TABLES for entry in table.models.values()}
+    assert {(row.family, row.architecture) for row in KERAS} == named
+    for row in KERAS:
+        entry = entry_of(row.architecture)
+        assert native.options_from(row.overrides, row.family) == native.options_from(entry.overrides, row.family)
+        assert row.dialect == "keras" and row.params.endswith(f"_{row.input_size[0]}")
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "params"),
+    [
+        ("resnet50.keras_in1k", True, "keras_in1k_224"),
+        ("resnet50", "keras_in1k", "keras_in1k_224"),
+        ("resnet50", "keras_in1k_224", "keras_in1k_224"),
+        ("resnetrs152.keras_in1k", True, "keras_in1k_256"),
+        ("resnetrs152.keras_in1k_192", True, "keras_in1k_192"),
+        ("convnext_base.keras_in22k_ft_in1k", True, "keras_in22k_ft_in1k_224"),
+        ("mobilenetv2_130", True, "keras_in1k_224"),
+        ("tf_mobilenetv1_100", 160, "keras_in1k_160"),
+    ],
+)
+def test_resolve_keras(name, pretrained, params):
+    row = resolve(name, pretrained)
+    assert (row.architecture, row.params) == (name.partition(".")[0], params)
+    assert row.url.startswith("https://") and row.repo is None
 
 
 def test_van_is_normalised_as_it_was_trained():
@@ -81,9 +117,10 @@ def test_van_is_normalised_as_it_was_trained():
 def test_list_models():
     pairs = list_models()
     assert ("resnet50", "in1k_224") in pairs
-    assert set(pairs) == {(row.model, row.params) for row in FLAIM if row.family in flaim.models.families()}
+    assert set(pairs) == {(row.model, row.params) for row in FLAIM + KERAS if row.family in flaim.models.families()}
     assert {model for model, _ in list_models("resnext")} > {"resnext50_32x4d", "seresnext26t_32x4d"}
     assert list_models("^resnet50$", "^in1k") == [("resnet50", "in1k_224")]
+    assert list_models("^resnet50$", "keras") == [("resnet50", "keras_in1k_224")]
     assert list_models("vit", 384)
     assert all(params.endswith("_384") for _, params in list_models("", 384))
     assert not list_models("no such model")
@@ -120,7 +157,7 @@ def test_resolve(name, pretrained, timm_id):
 
 
 def test_every_implemented_row_makes_a_model():
-    for row in rows():
+    for row in rows(keras=False):
         if catalogue.is_implemented(row):
             options = native.options_from(row.overrides, row.family)
             model = flaim.models.create(row.architecture, input_size=row.input_size, **options)
@@ -135,6 +172,7 @@ def test_every_implemented_row_makes_a_model():
         ("qqq", True, "no model called 'qqq'; list_models"),
         ("resnet5o.a1_in1k", True, r"no model called 'resnet5o\.a1_in1k'; did you mean .*resnet50"),
         ("resnet18", "in22k_224", "resnet18 has no parameters called 'in22k_224'; it has in1k_224, ssl_ft_in1k_224"),
+        ("resnet50.keras_in1k_160", True, r"resnet50 has no checkpoint 'keras_in1k_160'; it has .*keras_in1k_224"),
         ("resnet18", 225, "resnet18 has no parameters at resolution 225; it has in1k_224"),
         ("resnet18.b7_in1k", True, "resnet18 has no checkpoint 'b7_in1k'; it has .*a1_in1k"),
         ("resnet18.a1_in1k", "in1k_224", r"resnet18\.a1_in1k names its parameters already"),
@@ -148,6 +186,11 @@ def test_every_implemented_row_makes_a_model():
 def test_errors(name, pretrained, message):
     with pytest.raises(CatalogueError, match=message):
         resolve(name, pretrained)
+
+
+def test_an_architecture_of_keras_alone_is_the_plain_one_without_its_weights():
+    row = resolve("legacy_xception", False)
+    assert (row.architecture, row.dialect, row.url, dict(row.overrides)) == ("legacy_xception", "timm", None, {})
 
 
 def test_an_architecture_without_checkpoints():

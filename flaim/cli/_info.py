@@ -29,7 +29,7 @@ def info(
             "output": f"{built.n_classes} classes" if built.n_classes > 0 else "features, no classes",
             "parameters": f"{parameter_count(built):,}",
             "FLOPs": f"{_si(flops(built))} for an image, by XLA's count (a multiply-add is two)",
-            "from": config.path or config.repo,
+            "from": config.path or config.repo or config.url,
             "license": format_license(config),
             "note": config.note,
         }
@@ -101,7 +101,11 @@ def _checkpoints(config: Any) -> list[tuple[str, Any]]:
     from flaim.weights import rows
 
     own = [(f"{row.model} {row.params}", row) for row in rows(timm=False) if row.model == config.model]
-    timm = [(f"{row.model}.{row.params}", row) for row in rows(flaim=False) if row.architecture == config.architecture]
+    timm = [
+        (f"{row.model}.{row.params}", row)
+        for row in rows(flaim=False, keras=False)
+        if row.architecture == config.architecture
+    ]
     return [*own, *timm]
 
 

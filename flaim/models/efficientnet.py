@@ -89,6 +89,7 @@ def efficientnet(
     stem_features: int = 32,
     stem_kernel_size: int = 3,
     head_features: int | None = 1280,
+    depth_multiplier: int = 1,
     padding: int | tuple | str | None = None,
     norm: Callable = batch_norm,
     norm_eps: float | None = None,
@@ -104,6 +105,8 @@ def efficientnet(
         n_classes: Positive: logits; -1: pooled features; 0: the last feature map.
         stages: The stacks of each stage; what a stack's own options say goes before `padding`, `norm`, `act`, ...
         head_features: Width of the last convolution; None for none.
+        depth_multiplier: Maps that depthwise convolutions make of each channel, where all blocks are
+            depthwise-separable.
         padding, norm, act, norm_act, anti_alias: As in `flaim_core.mbconv`.
         norm_eps: Epsilon of all norms; None for the norm's own.
         drop_path_rate: The rate that growing linearly from 0 at the first block would reach one after the last.
@@ -114,7 +117,9 @@ def efficientnet(
     x = activate(scope["bn1"], x)
     scope.capture("stage_0", x)
 
-    shared = dict(padding=padding, norm=norm, act=act, norm_act=norm_act, anti_alias=anti_alias)
+    shared: dict = dict(padding=padding, norm=norm, act=act, norm_act=norm_act, anti_alias=anti_alias)
+    if depth_multiplier != 1:  # other blocks have no such option
+        shared["depth_multiplier"] = depth_multiplier
     x = run(scope, x, stages, shared, drop_path_rate)
     if head_features is not None:
         x = activate(scope["bn2"], conv(scope["conv_head"], x, head_features, kernel_size=1, bias=False))

@@ -1,8 +1,9 @@
-"""The catalogue: which checkpoints there are, as two tables of one line a checkpoint.
+"""The catalogue: which checkpoints there are, as three tables of one line a checkpoint.
 
 `flaim.jsonl` has the (model, parameters) pairs that flaim always had, `timm.jsonl` those of timm's checkpoints whose
-family exists here (`tools/make_catalogue.py` writes it). A name is looked up in flaim's table first: `"resnet18"` is
-flaim's model, `"resnet18.a1_in1k"` is timm's checkpoint.
+family exists here (`tools/make_catalogue.py` writes it), `keras.jsonl` Keras' (`tools/make_keras_catalogue.py`). A name
+is looked up in flaim's table first: `"resnet18"` is flaim's model, `"resnet18.a1_in1k"` is timm's checkpoint,
+`"resnet50.keras_in1k"` is Keras'.
 """
 
 import difflib
@@ -30,7 +31,9 @@ def _table(filename: str) -> dict[str, list[Config]]:
 def _row(line: Mapping) -> Config:
     mean, std = NORMALISATIONS[line["norm"]]
     model, params, timm_id = line["model"], line["params"], line.get("timm")
-    if "flaim" not in line:  # a line of timm's table
+    if "url" in line:  # a line of Keras' table
+        line = {"architecture": model, **line}
+    elif "flaim" not in line:  # of timm's
         timm_id = f"{model}.{params}"
     return Config(
         model=model,
@@ -44,12 +47,15 @@ def _row(line: Mapping) -> Config:
         mean=mean,
         std=std,
         interpolation=line.get("interpolation", "bicubic"),
-        crop_pct=line["crop_pct"],
+        crop_pct=line.get("crop_pct"),
         crop_mode=line.get("crop_mode", "center"),
         test_input_size=size_of(line["test_size"]) if "test_size" in line else None,
         test_crop_pct=line.get("test_crop_pct"),
         timm_id=timm_id,
+        dialect="keras" if "url" in line else "timm",
         repo=line.get("hub"),
+        url=line.get("url"),
+        digest=line.get("digest"),
         license=line["license"],
         flaim_repo=line.get("flaim"),
         note=line.get("note"),
@@ -57,9 +63,10 @@ def _row(line: Mapping) -> Config:
     )
 
 
-def rows(*, flaim: bool = True, timm: bool = True) -> list[Config]:
-    """The catalogue's rows, of flaim's table, timm's or both; families that do not exist yet included."""
-    tables = [name for name, wanted in (("flaim.jsonl", flaim), ("timm.jsonl", timm)) if wanted]
+def rows(*, flaim: bool = True, timm: bool = True, keras: bool = True) -> list[Config]:
+    """The catalogue's rows, of the tables that are asked for; families that do not exist yet included."""
+    wanted = {"flaim.jsonl": flaim, "keras.jsonl": keras, "timm.jsonl": timm}
+    tables = [name for name, asked in wanted.items() if asked]
     return [row for name in tables for group in _table(name).values() for row in group]
 
 
@@ -78,7 +85,7 @@ def list_models(
     Args:
         model_pattern: Regular expression, to be found anywhere in the model's name.
         params_pattern: The same for the parameters' name; an integer is a resolution.
-        timm: timm's (architecture, tag) pairs after flaim's own.
+        timm: timm's (architecture, tag) pairs after flaim's own and Keras'.
     """
     try:
         model_regex = re.compile(model_pattern)
@@ -99,11 +106,12 @@ def find(model_name: str, pretrained: str | int | bool = True) -> Config:
     """The catalogue's row for a model and its parameters.
 
     Args:
-        model_name: flaim's model name, timm's architecture, or timm's `"architecture.tag"`.
+        model_name: flaim's model name, timm's architecture, or `"architecture.tag"` of timm's or Keras' checkpoints;
+            `"keras_in1k"` is the one of Keras' own default size.
         pretrained: A parameters name (or timm's tag), a resolution, or True for the default: for flaim's models the
             ImageNet-1k classifier that is named plainly (`"in1k_224"`), at the lowest resolution, listed first, in
-            this order of importance; for timm's architectures timm's own default tag. False asks for no parameters,
-            so that an architecture without any will do too.
+            this order of importance; for timm's architectures timm's own default tag, for others Keras'. False asks for
+            no parameters, so that an architecture without any will do too.
 
     Raises:
         CatalogueError: There is no such model (the nearest names are given) or parameters (those that exist are), or
@@ -111,9 +119,11 @@ def find(model_name: str, pretrained: str | int | bool = True) -> Config:
     """
     architecture, _, tag = model_name.partition(".")
     candidates = _candidates(model_name)
+    if not candidates and pretrained is not False:  # a file of the user's own would not have Keras' arithmetic
+        candidates = _table("keras.jsonl").get(model_name, [])
     if not candidates and tag:
-        known = _table("timm.jsonl").get(architecture)
-        if known is None:
+        known = [*_table("timm.jsonl").get(architecture, []), *_table("keras.jsonl").get(architecture, [])]
+        if not known:
             raise _unknown_model(model_name)
         raise CatalogueError(f"{architecture} has no checkpoint {tag!r}; it has {_names(known)}")
     if not candidates:
@@ -130,6 +140,7 @@ def find(model_name: str, pretrained: str | int | bool = True) -> Config:
         wanted = f"at resolution {pretrained}"
     else:
         chosen = [row for row in candidates + _table("timm.jsonl").get(model_name, []) if row.params == pretrained]
+        chosen = chosen or _named_by_keras(f"{model_name}.{pretrained}")
         wanted = f"called {pretrained!r}"
     if not chosen:
         raise CatalogueError(f"{model_name} has no parameters {wanted}; it has {_names(candidates)}")
@@ -148,14 +159,21 @@ def _candidates(name: str) -> list[Config]:
         return sorted(flaim[name], key=_preference)
     if name in timm:
         return timm[name]
-    return _timm_ids().get(name, [])[:1]
+    return _timm_ids().get(name, [])[:1] or _named_by_keras(name)
+
+
+def _named_by_keras(name: str) -> list[Config]:
+    """Keras' checkpoint called `"architecture.keras_in1k_224"`; without the size, the default one."""
+    architecture, _, params = name.partition(".")
+    known = _table("keras.jsonl").get(architecture, [])
+    return [row for row in known if params in (row.params, row.params.rpartition("_")[0])][:1]
 
 
 @functools.cache
 def _timm_ids() -> dict[str, list[Config]]:
     """Rows by timm's name. timm's own table says more of a checkpoint, flaim's has families that do not exist yet."""
     index: dict[str, list[Config]] = {}
-    for row in [*rows(flaim=False), *rows(timm=False)]:
+    for row in [*rows(flaim=False, keras=False), *rows(timm=False, keras=False)]:
         if row.timm_id:
             index.setdefault(row.timm_id, []).append(row)
             if row.model != row.architecture:
@@ -189,7 +207,7 @@ def _without_checkpoints(name: str, pretrained: str | int | bool) -> Config:
 def _unknown_model(name: str) -> CatalogueError:
     from flaim.models import list_architectures
 
-    known = {*_table("flaim.jsonl"), *_table("timm.jsonl"), *list_architectures()}
+    known = {*_table("flaim.jsonl"), *_table("timm.jsonl"), *_table("keras.jsonl"), *list_architectures()}
     nearest = difflib.get_close_matches(name.partition(".")[0], known, n=4, cutoff=0.5)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else "list_models() lists what there is"
     return CatalogueError(f"there is no model called {name!r}; {hint}")

@@ -9,6 +9,8 @@ NORMALISATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
+    "128": ((128 / 255,) * 3, (128 / 255,) * 3),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
@@ -38,6 +40,7 @@ class Config:
         dialect: Whose names the file's tensors have: `"timm"`, `"flaim"`, or a module of `flaim.weights`.
         repo: Repository on the Hugging Face Hub, `"timm/resnet50.a1_in1k"`, perhaps with `"@revision"`.
         file: Path of its weights in the repository, where they do not go by one of the usual names.
+        url, digest: Address of its file where that is not on the Hub, and the hash, `"md5:..."` or `"sha256:..."`.
         path: Where it lies on this machine: a folder or a file.
         license: SPDX identifier, or the name its authors gave.
         flaim_repo: Repository of the original flaim's own copy, a pickle; kept as a record.
@@ -64,6 +67,8 @@ class Config:
     dialect: str = "timm"
     repo: str | None = None
     file: str | None = None
+    url: str | None = None
+    digest: str | None = None
     path: str | None = None
     license: str | None = None
     flaim_repo: str | None = None

@@ -147,5 +147,5 @@ def _preprocessing(config: Config) -> dict[str, Any]:
 
 
 def _note(config: Config) -> str | None:
-    origin = config.timm_id or config.repo or config.source
+    origin = config.timm_id or config.repo or config.url or config.source
     return config.note or (f"converted from {origin}" if origin else None)

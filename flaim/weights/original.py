@@ -235,7 +235,11 @@ def config_from(tensors: Names, files: Mapping[str, Mapping], where: str) -> Con
     if table is None:
         tops = ", ".join(sorted({re.sub(r"_\d+/.*", "", path) for path in paths}))
         raise CheckpointError(f"{where} holds a model of the original flaim's that this one does not have, of {tops}")
-    rows = [row for row in catalogue.rows(timm=False) if row.family == table.family and catalogue.is_implemented(row)]
+    rows = [
+        row
+        for row in catalogue.rows(timm=False, keras=False)
+        if row.family == table.family and catalogue.is_implemented(row)
+    ]
     named = PurePath(where).stem
     rows.sort(key=lambda row: (row.flaim_repo or "").partition("/")[2] != named)
     for row in rows:

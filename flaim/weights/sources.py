@@ -9,7 +9,7 @@ from typing import Any
 
 import flaim_core as core
 from flaim.models import create, family_of
-from flaim.weights import catalogue, hub, native, readers, timm
+from flaim.weights import catalogue, download, hub, native, readers, timm
 from flaim.weights.config import Config
 from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError, HubError
 
@@ -109,6 +109,8 @@ def weights_file(config: Config) -> Path:
         return _in_folder(Path(config.path))
     if config.repo is not None:
         return _in_repository(config.repo, config.file)
+    if config.url is not None:
+        return download.fetch(config.url, config.digest)
     origin = f"; the original is {config.source} ({config.note})" if config.source else ""
     raise CatalogueError(
         f"no repository is known to have {config.model} {config.params} as a safetensors file{origin}. "

@@ -149,6 +149,7 @@ def depthwise_separable(
     kernel_size: int | tuple[int, ...] = 3,
     stride: int = 1,
     group_size: int = 1,
+    depth_multiplier: int = 1,
     se_ratio: float = 0.0,
     residual: bool = True,
     activate_output: bool = False,
@@ -163,8 +164,9 @@ def depthwise_separable(
 ) -> Float[Array, "b h2 w2 f"]:
     """Depthwise convolution (`conv_dw`, `bn1`), then a 1x1 one (`conv_pw`, `bn2`): MBConv without its expansion.
 
-    Channel attention (`se`) lies between the two. `activate_output` activates the second as well, as in MobileNetV1;
-    the other options are `mbconv`'s. Howard et al., "MobileNets" (2017).
+    Channel attention (`se`) lies between the two. The first makes `depth_multiplier` maps of each channel;
+    `activate_output` activates the second as well, as in MobileNetV1; the other options are `mbconv`'s. Howard et al.,
+    "MobileNets" (2017).
     """
     activate = norm_act or _compose(norm, act)
     blur = anti_alias if stride > 1 else None
@@ -172,7 +174,7 @@ def depthwise_separable(
     y = convolution(
         scope["conv_dw"],
         x,
-        x.shape[-1],
+        depth_multiplier * x.shape[-1],
         kernel_size=kernel_size,
         stride=1 if blur else stride,
         padding=padding,

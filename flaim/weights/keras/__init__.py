@@ -96,11 +96,13 @@ def _match(layers: Layers, architecture: str) -> _Match:
     table, model = _entries()[architecture]
     paths = table.layers(model)
     last = next((name for name, path in paths.items() if path == family(table.family).classifier), None)
-    named = {table.name(name): weights for name, weights in layers.named.items()}
+    named = layers.named
+    if table.synonyms:
+        named = {table.name(name): weights for name, weights in named.items()}
     found = {name: weights for name, weights in named.items() if name in paths}
     unexpected = {name: weights for name, weights in named.items() if name not in paths}
     for kind, group in layers.ordered.items():
-        names = [name for name in paths if table.kind(name) == kind]
+        names = table.classes(model).get(kind, [])
         found |= dict(zip(names, group))
         unexpected |= {f"{kind}_{i}": group[i] for i in range(len(names), len(group))}
     if last is not None and last not in found:  # a classifier of the user's own has a name of its own
@@ -173,6 +175,11 @@ def _config(match: _Match, files: Mapping[str, Mapping]) -> Config:
         option = flattened.option
         side = side // entry.overrides[option] * _map_side(flattened, match.found)
         overrides[option] = _map_side(flattened, match.found)
+    if table.multiplied is not None:
+        layer, option = table.multiplied
+        *_, multiplier = _shape(next(iter(match.found.get(layer, {}).values()), None)) or (1,)
+        if multiplier > 1:
+            overrides[option] = multiplier
     without_last = -1 if _has_head(table, match.found) else 0
     return Config(
         model=match.architecture,
@@ -194,7 +201,7 @@ def _map_side(flattened: Flattened, found: Mapping[str, Weights]) -> int:
 
 def _first(table: Table, model: str) -> str:
     """Name of the convolution that sees the images."""
-    return table.first or next(name for name in table.layers(model) if table.kind(name) == "conv2d")
+    return table.first or table.classes(model)["conv2d"][0]
 
 
 _IMAGENET_STD = (0.229, 0.224, 0.225)

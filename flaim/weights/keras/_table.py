@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from flaim.weights.config import NORMALISATIONS
+
 # A layer's class from its name, where a file does not say it: the first pattern that is found.
 _KINDS = (
     (r"^normalization", "normalization"),
@@ -18,10 +20,8 @@ _KINDS = (
 # By the name that Keras has for it, what its `preprocess_input` does, for pixels in [0, 1]. The first convolution of
 # "caffe" models sees blue first; their kernels are turned around, so that here too images are RGB.
 PREPROCESSING: dict[str, dict[str, Any]] = {
-    "caffe": {"mean": (123.68 / 255, 116.779 / 255, 103.939 / 255), "std": (1 / 255, 1 / 255, 1 / 255)},
-    "tf": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
-    "128": {"mean": (128 / 255,) * 3, "std": (128 / 255,) * 3},
-    "torch": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    keras: dict(zip(("mean", "std"), NORMALISATIONS[name]))
+    for keras, name in (("caffe", "caffe"), ("tf", "inception"), ("128", "128"), ("torch", "imagenet"))
 }
 
 
@@ -75,6 +75,8 @@ class Table(NamedTuple):
             or which contain the model's, into those of `names`.
         head: The layers before the classifier that a file without the model's top lacks.
         flattened: The dense layer on a flattened map, where there is one.
+        multiplied: A depthwise layer, and the option of flaim's model function that says how many maps such layers
+            make of each channel.
         first: The convolution that sees the images, where it is not the first.
     """
 
@@ -88,6 +90,7 @@ class Table(NamedTuple):
     synonyms: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = ()
     head: tuple[str, ...] = ()
     flattened: Flattened | None = None
+    multiplied: tuple[str, str] | None = None
     first: str | None = None
 
     def __hash__(self) -> int:
@@ -96,6 +99,10 @@ class Table(NamedTuple):
     def layers(self, model: str) -> dict[str, str]:
         """flaim's paths of a model's layers, by Keras' names and in its order."""
         return _layers(self, self.models[model].args)
+
+    def classes(self, model: str) -> dict[str, list[str]]:
+        """A model's layers by their class, in its order."""
+        return _classes(self, self.models[model].args)
 
     def path(self, name: str) -> str:
         """flaim's path of the layer called `name`."""
@@ -118,3 +125,11 @@ class Table(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def _layers(table: Table, args: tuple) -> dict[str, str]:
     return dict(item if isinstance(item, tuple) else (item, table.path(item)) for item in table.names(*args))
+
+
+@functools.lru_cache(maxsize=256)
+def _classes(table: Table, args: tuple) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = {}
+    for name in _layers(table, args):
+        classes.setdefault(table.kind(name), []).append(name)
+    return classes

@@ -1,6 +1,6 @@
 """Keras' Inception-ResNet V2. Most layers have made-up names, which count convolutions and norms as they were made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flaim.weights.keras._table import Entry, Table
 
@@ -25,30 +25,30 @@ _KINDS = {
     ),
     "block8": ("branch0 branch1/0 branch1/1 branch1/2", _ROW),
 }
-_BLOCKS = (
-    ("stem", ""),
-    ("mixed_5b", "mixed_5b/"),
-    *(("block35", f"repeat/{i}/") for i in range(10)),
-    ("mixed_6a", "mixed_6a/"),
-    *(("block17", f"repeat_1/{i}/") for i in range(20)),
-    ("mixed_7a", "mixed_7a/"),
-    *(("block8", f"repeat_2/{i}/") for i in range(9)),
-    ("block8", "block8/"),
-)
 
 
-def _names() -> Iterator[tuple[str, str]]:
-    first, counts = 0, dict.fromkeys(_KINDS, 0)
-    for kind, parent in _BLOCKS:
+def _blocks(depths: Sequence[int]) -> Iterator[tuple[str, str, int]]:
+    """Kind, path and number in Keras of each block."""
+    yield from (("stem", "", 0), ("mixed_5b", "mixed_5b/", 0))
+    yield from (("block35", f"repeat/{i}/", i + 1) for i in range(depths[0]))
+    yield "mixed_6a", "mixed_6a/", 0
+    yield from (("block17", f"repeat_1/{i}/", i + 1) for i in range(depths[1]))
+    yield "mixed_7a", "mixed_7a/", 0
+    yield from (("block8", f"repeat_2/{i}/", i + 1) for i in range(depths[2]))
+    yield "block8", "block8/", 10
+
+
+def _names(*depths: int) -> Iterator[tuple[str, str]]:
+    first = 0
+    for kind, parent, block in _blocks(depths):
         paths, order = (text.split() for text in _KINDS[kind])
         for layer in order:
             number = int(layer[1:])
             name, leaf = ("conv2d", "conv") if layer[0] == "c" else ("batch_normalization", "bn")
             yield f"{name}_{first + number}".removesuffix("_0"), f"{parent}{paths[number]}/{leaf}"
         first += len(paths)
-        counts[kind] += 1
-        if kind.startswith("block"):
-            yield f"{kind}_{counts[kind]}_conv", f"{parent}conv2d"
+        if block:
+            yield f"{kind}_{block}_conv", f"{parent}conv2d"
     yield from (("conv_7b", "conv2d_7b/conv"), ("conv_7b_bn", "conv2d_7b/bn"), ("predictions", "classif"))
 
 
@@ -56,5 +56,5 @@ TABLE = Table(
     family="inception_resnet_v2",
     preprocessing="tf",
     names=_names,
-    models={"inception_resnet_v2": Entry("inception_resnet_v2", (), {}, 299)},
+    models={"inception_resnet_v2": Entry("inception_resnet_v2", (10, 20, 9), {}, 299)},
 )

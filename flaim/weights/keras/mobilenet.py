@@ -29,6 +29,7 @@ MOBILENET = Table(
     }
     | {"mobilenet_1.00": Entry("tf_mobilenetv1_100")},
     kinds=((r"^conv_dw_\d+$", "depthwise_conv2d"),),
+    multiplied=("conv_dw_1", "depth_multiplier"),
 )
 
 _EXPANDING = {

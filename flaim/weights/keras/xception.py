@@ -8,11 +8,11 @@ from flaim.weights.keras._table import Entry, Table
 _SHORTCUTS = {2: "", 3: "_1", 4: "_2", 13: "_3"}
 
 
-def _names() -> Iterator[tuple[str, str]]:
+def _names(middle: int) -> Iterator[tuple[str, str]]:
     for i in (1, 2):
         yield from ((f"block1_conv{i}", f"conv{i}"), (f"block1_conv{i}_bn", f"bn{i}"))
-    for block in range(2, 14):
-        path, shortcut = f"block{block - 1}", _SHORTCUTS.get(block)
+    for position, block in enumerate((*range(2, 5 + middle), 13), 1):
+        path, shortcut = f"block{position}", _SHORTCUTS.get(block)
         first = 0 if block == 2 else 1  # the first block does not activate its input
         for i in range(2 if shortcut is not None else 3):
             name = f"block{block}_sepconv{i + 1}"
@@ -28,6 +28,6 @@ TABLE = Table(
     family="xception",
     preprocessing="tf",
     names=_names,
-    models={"xception": Entry("legacy_xception", (), {"padding": "same", "norm_eps": 1e-3}, 299)},
+    models={"xception": Entry("legacy_xception", (8,), {"padding": "same", "norm_eps": 1e-3}, 299)},
     kinds=((r"_sepconv\d$", "separable_conv2d"),),
 )
