@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flaim.weights.errors import CheckpointError
-from flaim.weights.readers._hdf5 import starts_at
+from flaim.weights.readers._hdf5_format import starts_at
 from flaim.weights.readers._index import shards_of
 from flaim.weights.readers._lazy import Lazy
 from flaim.weights.readers._mapped import intact, mapped

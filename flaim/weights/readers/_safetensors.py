@@ -44,7 +44,9 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
     for begin, end, name in sorted(places):
         if begin != position and not problems:
             where = "overlaps the one before" if begin < position else "leaves a gap before it"
-            problems.append(f"{name[:200]}: it begins at byte {begin} of the data and {where}, which ends at {position}")
+            problems.append(
+                f"{name[:200]}: it begins at byte {begin} of the data and {where}, which ends at {position}"
+            )
         position = end
     if position != len(data) - start and not problems:
         problems.append(f"the tensors end at byte {start + position}, the file has {len(data)}")
