@@ -3,18 +3,18 @@
 import struct
 from typing import Any
 
-# Of fields, values, opcodes and the like in a file; each may take some hundred bytes of memory. A checkpoint has some
-# 20 to 100 for a tensor.
-MAX_STEPS = 2_000_000
-
-MAX_TEXT = 32_000_000  # bytes of names and documents in a file
-
 
 class Budget:
-    """What reading a file may still cost: what is in it once may be referred to any number of times."""
+    """What reading a file may still cost: what is in it once may be referred to any number of times.
 
-    def __init__(self, steps: int = MAX_STEPS, text: int = MAX_TEXT):
-        self.steps, self.text = steps, text
+    Attributes:
+        steps: Fields, values, opcodes and the like, each of which may take some hundred bytes of memory. A checkpoint
+            has 20 to 100 for a tensor.
+        text: Bytes of names and documents.
+    """
+
+    steps = 2_000_000
+    text = 32_000_000
 
     def spend(self, steps: int = 1, text: int = 0) -> None:
         """Take steps, and text of so many bytes.

@@ -1,10 +1,9 @@
 """The parts that HDF5 files are made of: headers of objects, trees, heaps, shapes and types.
 
-"The specification" is the HDF5 File Format Specification, version 3.0; what it has for other purposes than files of
-numbers is an error here. Structures may be referred to any number of times, which a budget bounds.
+They are as in the HDF5 File Format Specification, version 3.0; what files of numbers have no use for is an error here.
+Structures may be referred to any number of times; the file's budget bounds what that costs.
 """
 
-import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -3,20 +3,16 @@
 import json
 from typing import Any
 
-from flaim.weights.readers._fields import MAX_STEPS, MAX_TEXT
+from flaim.weights.readers._fields import Budget
 
 
-def parse(document: bytes | str) -> Any:
+def parse(document: str) -> Any:
     """The document's value.
 
     Raises:
         ValueError, RecursionError: It is no JSON, has a key twice, or is larger or deeper than any checkpoint's.
     """
-    if len(document) > MAX_TEXT:
-        raise ValueError(f"a document of {len(document)} bytes")
-    marks: Any = ",[{" if isinstance(document, str) else (b",", b"[", b"{")
-    if sum(map(document.count, marks)) > MAX_STEPS // 2:
-        raise ValueError("a document of too many values")
+    Budget().spend(2 * sum(map(document.count, ",[{")), len(document))
     return json.loads(document, object_pairs_hook=_object)
 
 

@@ -54,8 +54,8 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
         more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
         text = "".join(f"\n  {problem}" for problem in problems[:20] + more)
         raise CheckpointError(
-            f"{path} is not an intact safetensors file ({len(data)} bytes). If it was downloaded or copied, it is probably "
-            f"incomplete: get it again. What is wrong:{text}"
+            f"{path} is not an intact safetensors file; it has {len(data)} bytes. If it was downloaded or copied, it "
+            f"is probably incomplete: get it again. What is wrong:{text}"
         )
     return tensors
 
@@ -89,7 +89,6 @@ def _view(data: memoryview, start: int, entry: dict) -> tuple[int, int, np.ndarr
     size = math.prod(shape) * dtype.itemsize
     if end - begin != size or start + end > len(data):
         raise ValueError(
-            f"it is said to be at bytes {begin} to {end} of {len(data) - start}; its shape {shape} and type {dtype} take "
-            f"{size} bytes"
+            f"it is at bytes {begin} to {end} of {len(data) - start}, but shape {shape} of {dtype} takes {size}"
         )
     return begin, end, _mapped.view(data, start + begin, dtype, shape) if size else np.empty(shape, dtype)

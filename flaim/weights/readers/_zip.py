@@ -112,9 +112,8 @@ def _members(data: memoryview) -> Iterator[tuple[str, Member]]:
         raise ValueError(f"a directory of {size} bytes at {start}, in a file of {len(data)}")
     while fields.position < stop:
         at = fields.position
-        signature, _, _, flags, method, _, _, checksum, packed, size, name_size, extra_size, note_size, _, _, _, header = (
-            fields.all("4s6H3I5H2I")
-        )
+        signature, _, _, flags, method, _, _, checksum, packed, size = fields.all("4s6H3I")
+        name_size, extra_size, note_size, _, _, _, header = fields.all("5H2I")
         name = bytes(fields.take(name_size)).decode("utf-8" if flags & 0x800 else "cp437")
         packed, size, header = _large(Fields(fields.take(extra_size)), packed, size, header)
         fields.take(note_size)
