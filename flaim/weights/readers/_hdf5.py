@@ -223,7 +223,7 @@ def _dataset(file: hdf5.File, path: str, messages: list[hdf5.Message]) -> np.nda
     size = math.prod(shape) * dtype.itemsize
     fields = file.fields(layout)
     version, form = fields.all("BB")
-    if version not in (3, 4) or form not in (0, 1, 2):
+    if version not in (3, 4, 5) or form not in (0, 1, 2):
         raise ValueError(f"a layout of version {version} and class {form}")
     if form == 2:
         return _in_chunks(file, path, messages, shape, dtype, fields, version)
