@@ -49,7 +49,8 @@ def _of_file(file: Path, tensors: Mapping[str, Any]) -> dict[str, str]:
     dtypes: dict[str, int] = {}
     for tensor in tensors.values():
         dtypes[tensor.dtype.name] = dtypes.get(tensor.dtype.name, 0) + _bytes(tensor)
-    kinds = ", ".join(dtypes) if len(dtypes) < 2 else ", ".join(f"{kind} {size:,}" for kind, size in dtypes.items())
+    most = sorted(dtypes.items(), key=lambda item: -item[1])
+    kinds = ", ".join(dtypes) if len(most) == 1 else ", ".join(f"{dtype} {size:,}" for dtype, size in most)
     size = sum(dtypes.values())
     return {
         "file": str(file),

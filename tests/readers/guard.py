@@ -17,7 +17,7 @@ from flaim.weights import CheckpointError, readers
 SECONDS = 10.0  # of the processor's time for a file; the slowest take two
 MEMORY = 16_000_000  # bytes that reading may take beside the file's own size, with the budget below
 
-BUDGET = 200_000  # steps, for files that try to use them up: a tenth of what readers allow
+BUDGET = 200_000  # steps and bytes of text, for files that try to use them up; readers allow more
 
 _FORBIDDEN = ("import", "exec", "pickle", "marshal", "subprocess", "socket", "ctypes", "shutil")
 _FORBIDDEN_OF_OS = ("system", "exec", "fork", "posix_spawn", "spawn", "remove", "rename", "mkdir", "rmdir", "putenv")
@@ -29,8 +29,10 @@ _events: list[tuple[str, str]] | None = None
 
 
 def _hook(event: str, arguments: tuple) -> None:
+    if _events is None or event == "sys._getframe":
+        return
     # The checks of types make functions of their own wherever one is defined within another.
-    if _events is not None and not re.search("/(jaxtyping|beartype)/", sys._getframe(1).f_code.co_filename):
+    if event != "exec" or not re.search("/(jaxtyping|beartype)/", sys._getframe(1).f_code.co_filename):
         _events.append((event, str(arguments[0])[:500] if arguments else ""))
 
 
@@ -79,14 +81,16 @@ def nothing_else(folder: Path):
         _events = None
     for event, argument in seen:
         module, _, what = event.partition(".")
-        assert module not in _FORBIDDEN, (event, argument)
+        allowed = event == "import" and argument.startswith("encodings.")  # which Python itself makes use of
+        assert module not in _FORBIDDEN or allowed, (event, argument)
         assert module != "os" or what not in _FORBIDDEN_OF_OS, (event, argument)
         assert event != "open" or argument.startswith(str(folder)), (event, argument)
 
 
 def outcome(path: Path) -> dict[str, np.ndarray] | str:
     """The tensors of a file, their numbers read, or the message of the error; anything else is a failure."""
-    result: dict[str, np.ndarray] | str = {}
+    result: dict[str, np.ndarray] = {}
+    errors = []
     with seconds(), unchecked(), nothing_else(path.parent):
         for function in (readers.metadata, readers.read):
             try:
@@ -94,10 +98,10 @@ def outcome(path: Path) -> dict[str, np.ndarray] | str:
                 if function is readers.read:
                     result = {name: np.asarray(value) for name, value in found.items()}
             except CheckpointError as error:
-                result = str(error)
-                assert str(path.parent) in result
-                assert len(result) < 25_000
-    return result
+                errors.append(str(error))
+                assert str(path.parent) in errors[-1]
+                assert len(errors[-1]) < 25_000
+    return errors[0] if errors else result
 
 
 def refused(path: Path, content: bytes | None = None) -> str:

@@ -3,16 +3,18 @@
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
-import zlib
 
 import h5py
+import jax
 import msgpack
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from flaim.weights import CheckpointError, readers, save_pretrained
+from flaim.models import create
+from flaim.weights import CheckpointError, load, readers, save_pretrained
 from flaim.weights.readers._fields import Budget
 from tests.readers import containers, guard
 from tests.readers.guard import refused
@@ -52,9 +54,9 @@ def with_header(header: dict | str, data: bytes = bytes(16)) -> bytes:
 
 TWO = {"a": entry(0, 8), "b": entry(8, 16)}
 SAFETENSORS = {
-    "a gap": (TWO | {"b": entry(12, 16, [1])}, "b: it begins at byte 12 and leaves a gap"),
-    "an overlap": (TWO | {"b": entry(4, 12)}, "b: it begins at byte 4 and overlaps"),
-    "the same place twice": ({"a": entry(0, 16, [4]), "b": entry(0, 16, [4])}, "b: it begins at byte 0 and overlaps"),
+    "a gap": (TWO | {"b": entry(12, 16, [1])}, "b: it begins at byte 12 of the data and leaves a gap"),
+    "an overlap": (TWO | {"b": entry(4, 12)}, "b: it begins at byte 4 of the data and overlaps"),
+    "the same place twice": ({"a": entry(0, 16, [4]), "b": entry(0, 16, [4])}, "b: it begins at byte 0 of the data"),
     "beyond the end": (TWO | {"b": entry(8, 24, [4])}, "b: it is at bytes 8 to 24 of 16"),
     "less than there is": ({"a": entry(0, 8)}, "the tensors end at byte"),
     "backwards": (TWO | {"b": entry(16, 8)}, "b: it is at bytes 16 to 8"),
@@ -138,13 +140,10 @@ def test_index_that_lies(tmp_path):
 @pytest.mark.parametrize("path", ["../outside", "{outside}"])
 def test_configuration_that_names_other_files(path, tmp_path):
     """Nothing in a `config.json` leads out of its folder: neither fields that we know nor those of other libraries."""
-    from flaim.models import create
-    from flaim.weights import load
-
     folder, outside = tmp_path / "folder", tmp_path / "outside"
     model = create("test_resnet", n_classes=3, input_size=32, widths=(16, 16, 16, 16))
     for place in (folder, outside):
-        save_pretrained(place, model, model.init(__import__("jax").random.key(0)))
+        save_pretrained(place, model, model.init(jax.random.key(0)))
     name = path.format(outside=outside)
     own = json.loads((folder / "config.json").read_text())
     fields = {"path": name, "repo": name, "file": f"{name}/model.safetensors", "_name_or_path": name, "weights": name}
@@ -154,6 +153,8 @@ def test_configuration_that_names_other_files(path, tmp_path):
     assert config.path == str(folder) and config.repo is config.file is None
     assert str(folder / "model.safetensors") in files and not any("outside" in file for file in files)
 
+    weights = folder / "model.safetensors"
+    save_file(load_file(weights), weights)  # without the notes in it, which would count for more
     timm = {"architecture": "test_resnet", "num_classes": 3, "model_args": {"widths": [16]}}
     cfg = {"file": f"{name}/model.safetensors", "hf_hub_filename": name, "hf_hub_id": f"local-dir:{name}", "url": name}
     for document in (
@@ -210,7 +211,7 @@ ZIPS = {
     "a directory beyond the end": (patched(STORED, END, 12, 1 << 30), "a directory of 1073741824 bytes"),
     "encrypted": (patched(STORED, CENTRAL, 8, 1, 2), "encrypted"),
     "another compression": (patched(STORED, CENTRAL, 10, 12, 2), "compressed in a way"),
-    "another checksum": (patched(DEFLATED, CENTRAL, 16, 5), "a: not an intact"),
+    "another checksum": (patched(DEFLATED, CENTRAL, 16, 5), "a.npy is not an intact zip file"),
     "a name twice": (zipped(("b.npy", b"1"), ("a.npy", b"2")).replace(b"b.npy", b"a.npy"), "'a.npy'"),
     "other files": (zipped(("a.txt", b"1")), "neither Keras', NumPy's nor PyTorch's"),
     "truncated": (STORED[:-30], "no directory at its end"),
@@ -227,7 +228,7 @@ ZIPS = {
 @pytest.mark.parametrize("name", ZIPS)
 def test_zip_files_that_lie(name, tmp_path):
     content, message = ZIPS[name]
-    assert message.replace("a: not", "a, is not") in refused(tmp_path / "file", bytes(content))
+    assert message in refused(tmp_path / "file", bytes(content))
 
 
 def test_zip_bombs(tmp_path):
@@ -250,7 +251,7 @@ def _end(count: int, central: list[bytes], start: int) -> bytes:
 
 def test_zip_files_of_many_members(tmp_path, monkeypatch):
     monkeypatch.setattr(Budget, "steps", guard.BUDGET)
-    central = [struct.pack("<4s6H3I5H2I", CENTRAL, *[0] * 10, 6, *[0] * 6) + b"%06d" % i for i in range(100_000)]
+    central = [struct.pack("<4s6H3I5H2I", CENTRAL, *[0] * 9, 6, *[0] * 6) + b"%06d" % i for i in range(100_000)]
     path = tmp_path / "file"
     refused(path, b"PK\x03\x04" + b"".join(central) + _end(0, central, 4))
 
@@ -322,7 +323,8 @@ def test_msgpack_that_lies(name, tmp_path):
 )
 def test_msgpack_that_is_damaged(content, tmp_path, monkeypatch):
     monkeypatch.setattr(Budget, "steps", guard.BUDGET)
-    assert "byte" in refused(tmp_path / "file", content)
+    message = refused(tmp_path / "file", content)
+    assert "at byte" in message or "many times over" in message
 
 
 # HDF5
@@ -391,8 +393,6 @@ def test_hdf5_that_leads_elsewhere(name, libver, tmp_path, monkeypatch):
 
 def test_compressed_hdf5_is_unpacked_when_it_is_used(tmp_path):
     """A model knows what shape it wants before anything is unpacked."""
-    import tracemalloc
-
     path = tmp_path / "file"
     hdf5(path, compressed)
     tracemalloc.start()
@@ -400,8 +400,9 @@ def test_compressed_hdf5_is_unpacked_when_it_is_used(tmp_path):
     assert tracemalloc.get_traced_memory()[1] < guard.MEMORY
     tracemalloc.stop()
     assert found["b"].shape == (12_500_000,)
+    with h5py.File(path) as file:
+        place = file["b"].id.get_chunk_info(0).byte_offset
     content = bytearray(path.read_bytes())
-    place = content.index(zlib.compress(bytes(1000), 4)[:2], 2000)
     content[place + 1000] ^= 1
     path.write_bytes(content)
     damaged = readers.read(path)

@@ -75,6 +75,8 @@ def test_own_format(tmp_path):
 def test_transformers_folder(tmp_path):
     from transformers import ViTConfig, ViTForImageClassification
 
+    from tests import oracle  # noqa: F401 -- transformers imports torchvision
+
     config = ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, image_size=32)
     ViTForImageClassification(config).save_pretrained(tmp_path)
     result = run(tmp_path)

@@ -86,7 +86,7 @@ CODE = {
     "EXT4": (b"\x80\2\x84\1\0\0\0.", "EXT4"),
     "a persistent id": (b"\x80\2" + b"X\1\0\0\0aQ.", "persistent"),
     "a persistent id, protocol 0": (b"(Pa\n.", "persistent"),
-    "an array of objects": (pickle.dumps({"a": np.array([Calls(os.system, "true")])}), "posix.system"),
+    "an array of objects": (pickle.dumps({"a": np.array([Calls(os.system, "true")])}), "other things than numbers"),
     "an array of a user's class": (EMPTY.replace(b"cnumpy\nndarray", DICT[:-1]) + b".", "another class"),
     "a type of objects": (b"cnumpy\ndtype\n" + text("O8") + b"\x85R.", "other things than numbers"),
     "a type with fields": (pickle.dumps(np.zeros(2, [("a", "f4")])), "other things than numbers"),
@@ -144,9 +144,9 @@ SHAPE = b"J" + struct.pack("<i", 250_000) + b"\x85"
 NUMPY = b"cnumpy.core.multiarray\n"
 COPIES = {
     "encoded": BEGIN + b"(" + TEXT + DTYPE + b"\x940"
-    + repeated(EMPTY + b"(K\1" + SHAPE + b"h\1\x89c_codecs\nencode\nh\0X\6\0\0\0latin1\x86Rtb", 2000) + b"l.",
+    + repeated(EMPTY + b"(K\1" + SHAPE + b"h\1\x89c_codecs\nencode\nh\0X\6\0\0\0latin1\x86Rtb", 300) + b"l.",
     "as text": BEGIN + b"(" + TEXT + DTYPE + b"\x940"
-    + repeated(EMPTY + b"(K\1" + SHAPE + b"h\1\x89h\0tb", 2000) + b"l.",
+    + repeated(EMPTY + b"(K\1" + SHAPE + b"h\1\x89h\0tb", 300) + b"l.",
 }  # fmt: skip
 
 
@@ -176,13 +176,14 @@ def test_code_in_torchs_files_is_refused(name, tmp_path):
     with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
         archive.writestr("archive/data.pkl", content)
     assert word in refused(tmp_path / "zip")
-    before = readers._pickle.MAGIC_OF_TORCH + b"." + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
+    before = readers._pickle.MAGIC_OF_TORCH + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
     assert word in refused(tmp_path / "old", before + content)
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(Budget, "steps", guard.BUDGET)
+    monkeypatch.setattr(Budget, "text", guard.BUDGET)
     refused(tmp_path / "file", BOMBS[name])
 
 

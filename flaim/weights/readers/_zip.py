@@ -114,12 +114,12 @@ def _members(data: memoryview) -> Iterator[tuple[str, Member]]:
         at = fields.position
         signature, _, _, flags, method, _, _, checksum, packed, size = fields.all("4s6H3I")
         name_size, extra_size, note_size, _, _, _, header = fields.all("5H2I")
-        name = bytes(fields.take(name_size)).decode("utf-8" if flags & 0x800 else "cp437")
+        if signature != b"PK\x01\x02":
+            raise ValueError(f"the directory is damaged at byte {at}")
+        name = str(fields.take(name_size), "utf-8", "replace")
         packed, size, header = _large(Fields(fields.take(extra_size)), packed, size, header)
         fields.take(note_size)
         fields.budget.spend(text=name_size)
-        if signature != b"PK\x01\x02":
-            raise ValueError(f"the directory is damaged at byte {at}")
         if name.endswith("/"):
             continue
         if flags & 1 or method not in (0, 8):
