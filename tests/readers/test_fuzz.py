@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors import SafetensorError, deserialize
 
 from flaim.weights import readers
 from tests.readers import containers, guard
@@ -101,17 +100,14 @@ def test_safetensors_headers(tmp_path_factory, layout):
     path.write_bytes(content)
     result = guard.outcome(path)
     try:
-        expected = load(content)
+        expected = dict(deserialize(content))
     except SafetensorError:
         assert isinstance(result, str)
         return
     assert not isinstance(result, str), result
     assert result.keys() == expected.keys()
-    assert all(
-        np.array_equal(result[name].view(np.uint8), value.view(np.uint8))
-        for name, value in expected.items()
-        if value.ndim
-    )
+    for name, value in expected.items():
+        assert (list(result[name].shape), result[name].tobytes()) == (value["shape"], bytes(value["data"])), name
 
 
 pieces = st.sampled_from(
