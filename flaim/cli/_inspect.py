@@ -71,15 +71,23 @@ def _of_model(source: str, tensors: Mapping[str, Any]) -> dict[str, str]:
         if classes is None:
             classes = classes_in(model_of(config), tensors, config)
     except (CatalogueError, CheckpointError, FileNotFoundError) as error:
-        return {"names": "flaim's" if is_native(tensors) else "", "model": f"no model: {error}"}
+        return {"names": "flaim" if is_native(tensors) else "", "model": f"no model: {error}"}
     return {
-        "names": f"{config.dialect}'s",
+        "names": config.dialect,
         "model": f"{config.architecture} (family {config.family})",
-        "changes": ", ".join(f"{name}={value}" for name, value in config.overrides.items()),
+        "changes": ", ".join(f"{name}={_option(value)}" for name, value in config.overrides.items()),
         "classes": str(classes) if classes > 0 else "none: features",
         "images": f"{format_size(config.input_size)} pixels, channels: {config.in_channels}",
         "license": config.license or "",
     }
+
+
+def _option(value: Any) -> str:
+    """An option of a model; a function by its name and what is bound to it."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    bound = ", ".join(f"{name}={item}" for name, item in value.items() if name != "function")
+    return f"{value.get('function')}({bound})" if bound else str(value.get("function"))
 
 
 def _shown(name: str) -> str:
