@@ -262,7 +262,7 @@ def test_keras_documents_that_lie(tmp_path):
     weights = ("model.weights.h5", (tmp_path / "weights").read_bytes())
     assert "config.json" in refused(path, zipped(("config.json", b"{"), weights))
     assert "config.json" in refused(path, zipped(("config.json", b"\xff\xfe"), weights))
-    assert "config.json" in refused(path, zipped(("config.json", b"[" * 10_000_000), weights))
+    assert "config.json" in refused(path, zipped(("config.json", b"[" * 1_000_000), weights))
     assert "model.weights.h5" in refused(path, zipped(("model.weights.h5", b"\x89HDF\r\n\x1a\n" + bytes(100))))
 
 
@@ -403,7 +403,7 @@ def test_compressed_hdf5_is_unpacked_when_it_is_used(tmp_path):
     with h5py.File(path) as file:
         place = file["b"].id.get_chunk_info(0).byte_offset
     content = bytearray(path.read_bytes())
-    content[place + 1000] ^= 1
+    content[place + 1000 : place + 1050] = b"\xff" * 50
     path.write_bytes(content)
     damaged = readers.read(path)
     with pytest.raises(CheckpointError, match=r"file, b"):

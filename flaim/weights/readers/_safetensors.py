@@ -54,8 +54,8 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
         more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
         text = "".join(f"\n  {problem}" for problem in problems[:20] + more)
         raise CheckpointError(
-            f"{path} is not an intact safetensors file; it has {len(data)} bytes. If it was downloaded or copied, it "
-            f"is probably incomplete: get it again. What is wrong:{text}"
+            f"{path} is not an intact safetensors file (of {len(data)} bytes). If it was downloaded or copied, it is "
+            f"probably incomplete: get it again. What is wrong:{text}"
         )
     return tensors
 
