@@ -43,27 +43,29 @@ def metadata(path: Path, data: memoryview) -> dict[str, Any]:
 
 def tensors(where: str, data: memoryview) -> dict[str, Any]:
     """The datasets of numbers in the file `where`, of which these are the bytes."""
-    file = hdf5.File(where, data)
+    with _place(where, ""):
+        file = hdf5.File(where, data)
     found = {}
     for path, messages in _walk(file):
         if hdf5.of(messages, _LAYOUT):
-            with _place(file, path):
+            with _place(file.where, path):
                 found[path] = _dataset(file, path, messages)
     return {path: array for path, array in found.items() if array is not None}
 
 
 def documents(where: str, data: memoryview) -> dict[str, Any]:
     """What the groups' attributes say. Of the root's, those that are JSON objects are documents of their own too."""
-    file = hdf5.File(where, data)
+    with _place(where, ""):
+        file = hdf5.File(where, data)
     found: dict[str, Any] = {}
     for path, messages in _walk(file):
         if not hdf5.of(messages, _LAYOUT):
-            with _place(file, path):
+            with _place(file.where, path):
                 if attributes := dict(_attributes(file, messages)):
                     found[f"attributes/{path}".rstrip("/")] = attributes
     for key, value in found.get("attributes", {}).items():
         if isinstance(value, str) and value.startswith("{"):
-            with _place(file, key):
+            with _place(file.where, key):
                 found[key] = _json.parse(value)
     return found
 
@@ -77,7 +79,7 @@ def _walk(file: hdf5.File) -> Iterator[tuple[str, list[hdf5.Message]]]:
     groups = set()
     while objects:
         path, address = objects.pop()
-        with _place(file, path):
+        with _place(file.where, path):
             messages = hdf5.headers(file, address)
             links = {}
             if not hdf5.of(messages, _LAYOUT):
@@ -92,7 +94,7 @@ def _walk(file: hdf5.File) -> Iterator[tuple[str, list[hdf5.Message]]]:
 
 
 @contextmanager
-def _place(file: hdf5.File, path: str) -> Iterator[None]:
+def _place(where: str, path: str) -> Iterator[None]:
     """Where in the file something is that may be damaged."""
     try:
         yield
@@ -100,7 +102,7 @@ def _place(file: hdf5.File, path: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{file.where}, {path[:200] or 'root'}: truncated, corrupt or of an unknown kind "
+            f"{where}, {path[:200] or 'root'}: truncated, corrupt or of an unknown kind "
             f"({type(error).__name__}: {str(error)[:200]})"
         ) from error
 
@@ -288,7 +290,7 @@ def _in_chunks(
     def load() -> np.ndarray:
         array = np.empty(shape, dtype)
         for offset, (data, skipped) in chunks.items():
-            with _place(file, path):
+            with _place(file.where, path):
                 values = np.frombuffer(_unpacked(data, skipped, filters, whole, dtype.itemsize), dtype).reshape(sides)
             target = array[tuple(slice(start, start + side) for start, side in zip(offset, sides))]
             target[...] = values[tuple(map(slice, target.shape))]
