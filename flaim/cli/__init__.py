@@ -7,6 +7,7 @@ import typer
 from flaim.cli._convert import convert
 from flaim.cli._demo import demo
 from flaim.cli._info import info
+from flaim.cli._inspect import inspect
 from flaim.cli._list import list_checkpoints
 from flaim.cli._predict import predict
 from flaim.cli._terminal import Commands
@@ -24,6 +25,7 @@ app.command("list")(list_checkpoints)
 app.command()(info)
 app.command()(predict)
 app.command()(convert)
+app.command()(inspect)
 
 
 def main() -> None:

@@ -11,7 +11,18 @@ from typer.core import TyperGroup
 _UsageError: Any = typer.BadParameter.__base__
 
 _WIDTH_OF_FILES = 240
-_NUMBERS = {"size", "classes", "channels", "reduction", "right", "accuracy", "logits differ by", "compiling", "running"}
+_NUMBERS = {
+    "size",
+    "bytes",
+    "classes",
+    "channels",
+    "reduction",
+    "right",
+    "accuracy",
+    "logits differ by",
+    "compiling",
+    "running",
+}
 
 # What several commands ask for.
 MODEL_HELP = "Name, architecture.tag, hf-hub:organisation/name, or the path of a checkpoint."

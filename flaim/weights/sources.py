@@ -92,6 +92,25 @@ def is_source(name: str | PathLike) -> bool:
     return name.startswith((*_HUB, _LOCAL)) or "/" in name or "\\" in name or name.endswith((*_SUFFIXES, native.INDEX))
 
 
+def place_of(source: str | PathLike) -> Config:
+    """Where a source is, as `is_source` has them, whatever it may hold; nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+    """
+    if isinstance(source, str) and source.startswith(_HUB):
+        name = source.partition(":")[2]
+        if name.count("/") > 1 and name.endswith(_SUFFIXES):
+            organisation, repo, file = name.split("/", 2)
+            return Config(repo=f"{organisation}/{repo}", file=file)
+        return Config(repo=name)
+    name = _bare(source)
+    if not Path(name).exists():
+        where = f"; a repository on the Hub is '{_HUB[0]}organisation/name'" if isinstance(source, str) else ""
+        raise FileNotFoundError(f"there is no folder or file {name}{where}")
+    return Config(path=name)
+
+
 def read(config: Config) -> tuple[dict[str, Any], str]:
     """The checkpoint's tensors as `readers.read` has them, and the name of the file they are in, downloaded first."""
     file = weights_file(config)
@@ -154,12 +173,12 @@ def _bare(source: str | PathLike) -> str:
 
 def _configuration(source: str | PathLike) -> Config:
     """Where a checkpoint is, and what it says of itself, in documents or by its tensors' names, perhaps nothing."""
-    if isinstance(source, str) and source.startswith(_HUB):
-        where = source.partition(":")[2]
-        place, documents = _fetched(where)
+    place = place_of(source)
+    if place.repo is not None:
+        where, documents = str(source).partition(":")[2], _fetched(place.repo, place.file)
     else:
-        where = _bare(source)
-        place, documents = _found(where, hint=isinstance(source, str))
+        where = str(place.path)
+        documents = _found(where)
     config = documents.get(native.CONFIG, {})
     if config.get("format") == native.FORMAT or isinstance(config.get("architecture"), str):
         found: Config | None = _parse(config, where)
@@ -168,14 +187,9 @@ def _configuration(source: str | PathLike) -> Config:
     return found.replace(path=place.path, repo=place.repo, file=place.file) if found else place
 
 
-def _fetched(name: str) -> tuple[Config, dict[str, Mapping]]:
-    """Where a checkpoint is on the Hub, and the documents that come with it."""
-    repo, file = name, None
-    if name.count("/") > 1 and name.endswith(_SUFFIXES):
-        organisation, repo, file = name.split("/", 2)
-        repo = f"{organisation}/{repo}"
-    place = Config(repo=repo, file=file)
-    documents = {}
+def _fetched(repo: str, file: str | None) -> dict[str, Mapping]:
+    """The documents that come with a checkpoint on the Hub."""
+    documents: dict[str, Mapping] = {}
     for document in _DOCUMENTS if file is None else ():
         try:
             path = hub.fetch(repo, document)
@@ -184,15 +198,12 @@ def _fetched(name: str) -> tuple[Config, dict[str, Mapping]]:
         documents[document] = _json(path, f"{repo}, {document}")
         if "model_type" not in documents[document]:  # only transformers keeps others
             break
-    return place, documents
+    return documents
 
 
-def _found(name: str, hint: bool) -> tuple[Config, dict[str, Mapping]]:
-    """Where a checkpoint is on this machine, and the documents that come with it."""
+def _found(name: str) -> dict[str, Mapping]:
+    """The documents that come with a checkpoint on this machine."""
     path = Path(name)
-    if not path.exists():
-        where = f"; a repository on the Hub is '{_HUB[0]}organisation/name'" if hint else ""
-        raise FileNotFoundError(f"there is no folder or file {path}{where}")
     # A file that goes by a usual name belongs to the documents beside it.
     folder = path if path.is_dir() else path.parent if path.name in WEIGHTS else None
     files = [folder / document for document in _DOCUMENTS] if folder else []
@@ -201,7 +212,7 @@ def _found(name: str, hint: bool) -> tuple[Config, dict[str, Mapping]]:
         notes = readers.metadata(_in_folder(path)).get("__metadata__", {})
         config = native.own_config(documents.get(native.CONFIG), notes)
         documents |= {} if config is None else {native.CONFIG: config}
-    return Config(path=name), documents
+    return documents
 
 
 def _json(file: Path, where: str) -> Mapping:

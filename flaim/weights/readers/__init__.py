@@ -11,8 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flaim.weights.errors import CheckpointError
-from flaim.weights.readers._hdf5 import starts_at
+from flaim.weights.readers._hdf5_format import starts_at
 from flaim.weights.readers._index import shards_of
 from flaim.weights.readers._lazy import Lazy
 from flaim.weights.readers._mapped import intact, mapped
@@ -50,7 +52,19 @@ def read(path: str | PathLike) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         CheckpointError: The file is none of the formats, damaged, or holds anything but tensors.
     """
-    return _call(path, "read")
+    return {name: _guarded(Path(path), name, value) for name, value in _call(path, "read").items()}
+
+
+def _guarded(path: Path, name: str, value: Any) -> Any:
+    """The array; a lazy one says where it is when something is wrong with it after all."""
+    if not isinstance(value, Lazy):
+        return value
+
+    def load() -> np.ndarray:
+        with intact(path, "checkpoint", f", {name[:200]},"):
+            return value.load()
+
+    return Lazy(value.shape, value.dtype, load)
 
 
 def metadata(path: str | PathLike) -> dict[str, Mapping]:
@@ -87,7 +101,7 @@ def _call(path: str | PathLike, function: str) -> dict[str, Any]:
 def _format(path: Path, data: memoryview) -> str:
     start = bytes(data[:16])
     if start[:4] == b"PK\x03\x04":
-        return _zip_format(path)
+        return _zip_format(path, data)
     if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= len(data) - 8:
         return "safetensors"
     if starts_at(data) is not None:
@@ -110,11 +124,10 @@ def _format(path: Path, data: memoryview) -> str:
     )
 
 
-def _zip_format(path: Path) -> str:
+def _zip_format(path: Path, data: memoryview) -> str:
     from flaim.weights.readers._zip import Archive
 
-    with intact(path, "zip"):
-        names = list(Archive(path, mapped(path)).members)
+    names = list(Archive(path, data).members)
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return "torch"
     if "model.weights.h5" in names:

@@ -1,11 +1,10 @@
 """The index of a checkpoint in several files: which tensor is in which file beside it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flaim.weights.errors import CheckpointError
-from flaim.weights.readers import _mapped
+from flaim.weights.readers import _json, _mapped
 
 
 def shards_of(path: Path) -> list[str]:
@@ -14,7 +13,7 @@ def shards_of(path: Path) -> list[str]:
     Raises:
         CheckpointError: It is no index, or refers to a file that is not in its own folder.
     """
-    return list(dict.fromkeys(_weight_map(path, _mapped.mapped(path)).values()))
+    return list(dict.fromkeys(_weight_map(_index(path, _mapped.mapped(path)), path).values()))
 
 
 def read(path: Path, data: memoryview) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
     from flaim.weights.readers import format_of
     from flaim.weights.readers import read as read_any
 
-    weight_map = _weight_map(path, data)
+    weight_map = _weight_map(_index(path, data), path)
     tensors: dict[str, Any] = {}
     problems = []
     for shard in dict.fromkeys(weight_map.values()):
@@ -38,24 +37,29 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
         tensors |= found
     problems += [f"{name}: not in {shard}" for name, shard in weight_map.items() if name not in tensors]
     if problems:
-        raise CheckpointError(f"{path} is not the index of what is beside it:\n  " + "\n  ".join(problems))
+        more = [f"and {len(problems) - 50} more"] if len(problems) > 50 else []
+        listed = "".join(f"\n  {problem[:400]}" for problem in problems[:50] + more)
+        raise CheckpointError(f"{path} is not the index of what is beside it:{listed}")
     return tensors
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
     """The index's own notes."""
-    notes = json.loads(bytes(data)).get("metadata")
+    notes = _index(path, data).get("metadata")
     return {"__metadata__": notes} if isinstance(notes, dict) else {}
 
 
-def _weight_map(path: Path, data: memoryview) -> dict[str, str]:
+def _index(path: Path, data: memoryview) -> dict[str, Any]:
     with _mapped.intact(path, "JSON"):
-        index = json.loads(bytes(data))
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+        return _json.parse(str(data, "utf-8"))
+
+
+def _weight_map(index: dict[str, Any], path: Path) -> dict[str, str]:
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{path} is a JSON file, but no index of a checkpoint in several files")
     outside = {name for name in weight_map.values() if name in ("", ".", "..") or set(name) & set("/\\:\0")}
     if outside:
-        names = ", ".join(repr(name[:200]) for name in sorted(outside))
+        names = ", ".join(repr(name[:200]) for name in sorted(outside)[:10])
         raise CheckpointError(f"{path} refers to files that are not in its folder: {names}")
     return weight_map

@@ -1,10 +1,10 @@
 """`.keras`: a zip file with the model's configuration and an HDF5 file of its weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from flaim.weights.readers import _hdf5
+from flaim.weights.readers import _hdf5, _json
+from flaim.weights.readers._mapped import intact
 from flaim.weights.readers._zip import Archive
 
 _WEIGHTS = "model.weights.h5"
@@ -20,5 +20,9 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
     """The configuration, and what the weights' attributes say."""
     archive = Archive(path, data)
-    documents = {name: json.loads(bytes(archive.read(name))) for name in _DOCUMENTS if name in archive.members}
+    documents = {}
+    for name in _DOCUMENTS:
+        if name in archive.members:
+            with intact(path, "Keras", f", {name},"):
+                documents[name] = _json.parse(str(archive.read(name), "utf-8"))
     return documents | _hdf5.documents(archive.name(_WEIGHTS), archive.read(_WEIGHTS))

@@ -4,6 +4,7 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +18,7 @@ EXTENDED = {
 }
 
 _NUMBERS = "biufc"
+_MAX_NDIM = 32
 
 
 def mapped(path: Path) -> memoryview:
@@ -35,15 +37,15 @@ def mapped(path: Path) -> memoryview:
 
 
 @contextmanager
-def intact(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a parser makes of a damaged file into an error that says so."""
+def intact(path: Path, kind: str, place: str = "") -> Iterator[None]:
+    """Turn whatever a parser makes of a damaged file into an error that says so, and where in the file."""
     try:
         yield
     except CheckpointError:
         raise
     except Exception as error:  # bytes that nobody wrote on purpose break parsers in every way there is
         raise CheckpointError(
-            f"{path} is not an intact {kind} file ({type(error).__name__}: {_brief(error)}); it has "
+            f"{path}{place} is not an intact {kind} file ({type(error).__name__}: {_brief(error)}); it has "
             f"{path.stat().st_size} bytes. If it was downloaded or copied, it is probably incomplete: get it again"
         ) from error
 
@@ -62,20 +64,34 @@ def dtype_of(name: str) -> np.dtype:
     if name in EXTENDED:
         return EXTENDED[name]
     try:
-        dtype = np.dtype(name)
-    except TypeError:
+        dtype = np.dtype(name if len(name) < 20 else "V")
+    except (TypeError, ValueError, SyntaxError):
         dtype = np.dtype("V")
     if dtype.kind not in _NUMBERS or dtype.itemsize > 16:
         raise ValueError(f"{name[:50]!r} is no type of numbers")
     return dtype
 
 
-def view(data: memoryview, start: int, dtype: np.dtype, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
+def shape_of(sides: Any) -> tuple[int, ...]:
+    """A shape that a file gives.
+
+    Raises:
+        ValueError: It is none.
+    """
+    # The items are not shown: they may be of any kind and size.
+    if not isinstance(sides, list | tuple) or len(sides) > _MAX_NDIM:
+        raise ValueError("a shape that is no list of numbers, or a very long one")
+    if any(type(side) is not int or not 0 <= side < 1 << 63 for side in sides):
+        raise ValueError("a shape of other things than numbers, or of negative or huge ones")
+    return tuple(sides)
+
+
+def view(data: memoryview, start: int, dtype: np.dtype, shape: Any, order: str = "C") -> np.ndarray:
     """An array of which the bytes begin at `start`, without a copy.
 
     Raises:
-        ValueError: The file ends before the array does.
+        ValueError: The file ends before the array does, or `shape` is none.
     """
-    if any(not isinstance(side, int) or side < 0 for side in shape) or start < 0:
-        raise ValueError(f"no array has shape {shape} or begins at {start}")
-    return np.ndarray(shape, dtype, data, start, order="F" if order == "F" else "C")
+    if start < 0:
+        raise ValueError(f"an array that begins at {start}")
+    return np.ndarray(shape_of(shape), dtype, data, start, order="F" if order == "F" else "C")

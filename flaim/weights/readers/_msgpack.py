@@ -1,6 +1,6 @@
 """Flax's msgpack files: nested maps, in which arrays are extensions, large ones cut into pieces."""
 
-import struct
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,10 @@ import numpy as np
 
 from flaim.weights.errors import CheckpointError
 from flaim.weights.readers import _mapped
+from flaim.weights.readers._fields import Budget, Fields
 from flaim.weights.readers._lazy import Lazy
 from flaim.weights.readers._nested import MAX_DEPTH, flatten
 
-_MAX_VALUES = 2_000_000
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # Flax's extensions
 _CHUNKED = "__msgpack_chunked_array__"
 
@@ -50,7 +50,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
         ) from error
     if parser.position != len(data):
         raise CheckpointError(f"{path}: {len(data) - parser.position} bytes follow the end, at byte {parser.position}")
-    return flatten(tree, str(path), len(data))
+    return flatten(tree, str(path))
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
@@ -58,30 +58,13 @@ def metadata(path: Path, data: memoryview) -> dict[str, Any]:
     return {}
 
 
-class _Parser:
+class _Parser(Fields):
     """Reads one value after another; bytes are views."""
 
-    def __init__(self, data: memoryview, room: int = _MAX_VALUES):
-        self.data, self.room, self.position = data, room, 0
-
-    def take(self, size: int) -> memoryview:
-        end = self.position + size
-        if end > len(self.data):
-            raise ValueError(f"{size} bytes are announced, {len(self.data) - self.position} follow")
-        view = self.data[self.position : end]
-        self.position = end
-        return view
-
-    def number(self, code: str) -> Any:
-        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
-
     def value(self, depth: int = 0) -> Any:
-        self.room -= 1
-        if depth > MAX_DEPTH or self.room < 0:
-            raise ValueError(
-                f"it is nested more than {MAX_DEPTH} deep" if depth > MAX_DEPTH else "it has too many values"
-            )
-        first = self.number("B")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        first = self.one("B")
         if first < 0x80:
             return first
         if first >= 0xE0:
@@ -89,10 +72,10 @@ class _Parser:
         if first in _CONSTANTS:
             return _CONSTANTS[first]
         if first in _NUMBERS:
-            return self.number(_NUMBERS[first])
+            return self.one(_NUMBERS[first])
         if first in _LENGTHS:
             kind, code = _LENGTHS[first]
-            return self.composite(kind, self.number(code), depth)
+            return self.composite(kind, self.one(code), depth)
         if 0xD4 <= first <= 0xD8:
             return self.composite("extension", 1 << (first - 0xD4), depth)
         if first < 0x90:
@@ -105,12 +88,13 @@ class _Parser:
 
     def composite(self, kind: str, length: int, depth: int) -> Any:
         if kind == "text":
+            self.budget.spend(0, length)
             return str(self.take(length), "utf-8")
         if kind == "bytes":
             return self.take(length)
         if kind == "extension":
-            code = self.number("b")
-            return _extension(code, self.take(length))
+            code = self.one("b")
+            return _extension(code, self.take(length), self.budget)
         if kind == "list":
             return [self.value(depth + 1) for _ in range(length)]
         found: dict[Any, Any] = {}
@@ -122,27 +106,26 @@ class _Parser:
         return _joined(found) if _CHUNKED in found else found
 
 
-def _extension(code: int, data: memoryview) -> Any:
+def _extension(code: int, data: memoryview, budget: Budget) -> Any:
     if code == _COMPLEX:
         return None  # a Python number, none of the model's
     if code not in (_ARRAY, _SCALAR):
         raise ValueError(f"extension {code} is none of Flax's")
-    inner = _Parser(data, room=100)
-    shape, name, content = inner.value()
-    array = _mapped.view(content, 0, _mapped.dtype_of(name), tuple(shape))
-    if array.nbytes != len(content) or inner.position != len(data):
-        raise ValueError(f"{len(content)} bytes for an array of shape {tuple(shape)} and type {name}")
-    return array
+    inner = _Parser(data, budget=budget)
+    sides, name, content = inner.value(MAX_DEPTH - 2)
+    shape, dtype = _mapped.shape_of(sides), _mapped.dtype_of(name)
+    size = math.prod(shape) * dtype.itemsize
+    if type(content) is not memoryview or size != len(content) or inner.position != len(data):
+        raise ValueError(f"an array of shape {shape} and type {dtype}, which takes {size} bytes, has others")
+    return _mapped.view(content, 0, dtype, shape) if size else np.empty(shape, dtype)
 
 
 def _joined(parts: dict[Any, Any]) -> Lazy:
     """An array from its pieces: maps with the keys "0", "1" and so on stand for tuples."""
-    shape, chunks = (tuple(parts[name][str(i)] for i in range(len(parts[name]))) for name in ("shape", "chunks"))
-    dtypes = {chunk.dtype for chunk in chunks}
+    sides, chunks = ([parts[name][str(i)] for i in range(len(parts[name]))] for name in ("shape", "chunks"))
+    shape, dtypes = _mapped.shape_of(sides), {chunk.dtype for chunk in chunks}
     if len(dtypes) != 1 or any(chunk.ndim != 1 for chunk in chunks):
         raise ValueError("the pieces of an array do not fit each other")
-    if any(type(side) is not int or side < 0 for side in shape) or sum(map(len, chunks)) != np.prod(
-        shape, dtype=object
-    ):
-        raise ValueError(f"the pieces of an array have {sum(map(len, chunks))} numbers, its shape is {shape}")
+    if (count := sum(map(len, chunks))) != math.prod(shape):
+        raise ValueError(f"the pieces of an array have {count} numbers, its shape is {shape}")
     return Lazy(shape, dtypes.pop(), lambda: np.concatenate(chunks).reshape(shape))

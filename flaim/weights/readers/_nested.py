@@ -6,36 +6,33 @@ from typing import Any
 import numpy as np
 
 from flaim.weights.errors import CheckpointError
+from flaim.weights.readers._fields import Budget
 from flaim.weights.readers._lazy import Lazy
 
 MAX_DEPTH = 64
 
 
-def flatten(tree: Any, where: str, size: int) -> dict[str, Any]:
+def flatten(tree: Any, where: str) -> dict[str, Any]:
     """The arrays by the keys that lead to them, joined by "/". Lists count their items; other values are left out.
 
     Args:
-        tree: Dictionaries, lists, tuples and arrays.
+        tree: Dictionaries, lists, tuples and arrays, which may hold one another many times over, or themselves.
         where: What errors call the file.
-        size: Of the file in bytes. Names may take a few times that: dictionaries that hold one another many times over
-            would make more of them than memory has room for.
     """
     found: dict[str, Any] = {}
-    room = 1_000_000 + 16 * size
+    budget = Budget()
 
     def visit(node: Any, path: str, depth: int) -> None:
-        nonlocal room
-        room -= len(path) + 8
-        if depth > MAX_DEPTH or room < 0:
-            raise CheckpointError(
-                f"{where} is nested more than {MAX_DEPTH} deep, at {path[:100]}"
-                if depth > MAX_DEPTH
-                else f"{where} holds the same things many times over, at {path[:100]}"
-            )
+        try:
+            budget.spend(4, len(path))
+        except ValueError as error:
+            raise CheckpointError(f"{where}, {path[:200]}: {error}") from None
+        if depth > MAX_DEPTH:
+            raise CheckpointError(f"{where} is nested more than {MAX_DEPTH} deep, at {path[:200]}")
         node = getattr(node, "value", node)  # an array in the making
         if isinstance(node, np.ndarray | Lazy):
             if path in found:
-                raise CheckpointError(f"{where} has two arrays called {path!r}")
+                raise CheckpointError(f"{where} has two arrays called {path[:200]!r}")
             found[path] = node
         elif isinstance(node, Mapping | list | tuple):
             items = node.items() if isinstance(node, Mapping) else enumerate(node)

@@ -2,13 +2,11 @@
 
 import io
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flaim.weights.errors import CheckpointError
 from flaim.weights.readers import _mapped
 from flaim.weights.readers._lazy import Lazy
 from flaim.weights.readers._zip import Archive
@@ -29,26 +27,16 @@ def metadata(path: Path, data: memoryview) -> dict[str, Any]:
 
 
 def _array(archive: Archive, member: str) -> np.ndarray | Lazy:
-    start, size = archive.start(member), archive.members[member].file_size
-    try:
-        if start is not None:
-            head = bytes(archive.data[start : start + min(size, _MAX_HEADER)])
-        else:
-            with zipfile.ZipFile(archive.path) as opened, opened.open(member) as file:
-                head = file.read(_MAX_HEADER)
-        shape, fortran, dtype, offset = _header(head)
-    except Exception as error:
-        raise CheckpointError(
-            f"{archive.name(member)} is no array of numbers ({type(error).__name__}: {str(error)[:200]})"
-        ) from error
-    if offset + math.prod(shape) * dtype.itemsize != size:
-        raise CheckpointError(
-            f"{archive.name(member)}: found {size - offset} bytes, expected shape {shape} of type {dtype}"
-        )
-    order = "F" if fortran else "C"
-    if start is not None:
-        return _mapped.view(archive.data, start + offset, dtype, shape, order)
-    return Lazy(shape, dtype, lambda: _mapped.view(memoryview(archive.unpack(member)), offset, dtype, shape, order))
+    found = archive.members[member]
+    with _mapped.intact(archive.path, "NumPy", f", {member[:200]},"):
+        shape, fortran, dtype, start = _header(archive.head(member, _MAX_HEADER))
+        expected = start + math.prod(_mapped.shape_of(shape)) * dtype.itemsize
+        if expected != found.size:
+            raise ValueError(f"{found.size} bytes, expected {expected} for shape {shape} and type {dtype}")
+        order = "F" if fortran else "C"
+        if found.stored:
+            return _mapped.view(archive.content(member), start, dtype, shape, order)
+    return Lazy(shape, dtype, lambda: _mapped.view(memoryview(archive.unpack(member)), start, dtype, shape, order))
 
 
 def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:

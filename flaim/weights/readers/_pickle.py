@@ -5,8 +5,9 @@ that makes an inert value, and refuses every other name; the opcodes that make o
 Bytes are views of the file.
 """
 
+import codecs
+import math
 import re
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ import numpy as np
 
 from flaim.weights.errors import CheckpointError
 from flaim.weights.readers import _mapped
+from flaim.weights.readers._fields import Fields
+from flaim.weights.readers._lazy import Lazy
 from flaim.weights.readers._nested import flatten
 
 # How files begin that torch.save wrote before version 1.6: a number, pickled.
 MAGIC_OF_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 
-_MAX_STEPS = 2_000_000  # a checkpoint takes some 20 opcodes a tensor; each may cost a hundred bytes of memory
-_MAX_LINE = 1 << 20  # of text in pickles of protocol 0, where it is not of the data itself
+_MAX_LINE = 1 << 16  # bytes of a name or a number in pickles of protocol 0
+_MAX_INTEGER = 255  # bytes of a number
 
 
 class Name(str):
@@ -31,7 +34,7 @@ class Name(str):
 class Array:
     """An array in the making: first it is empty, then it gets its state."""
 
-    def __init__(self, value: np.ndarray | None = None):
+    def __init__(self, value: np.ndarray | Lazy | None = None):
         self.value = value
 
 
@@ -47,7 +50,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
     value, end = Machine(data, str(path), FUNCTIONS).run()
     if end != len(data):
         raise CheckpointError(f"{path}: {len(data) - end} bytes follow the end of the pickle, at byte {end}")
-    return flatten(value, str(path), len(data))
+    return flatten(value, str(path))
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
@@ -55,8 +58,10 @@ def metadata(path: Path, data: memoryview) -> dict[str, Any]:
     return {}
 
 
-class Machine:
+class Machine(Fields):
     """Runs the opcodes of one pickle.
+
+    What a step costs is bounded, since none copies what the pickle could refer to again.
 
     Args:
         data: The bytes that the pickle is in.
@@ -75,19 +80,18 @@ class Machine:
         persistent: Callable[[Any], Any] | None = None,
         start: int = 0,
     ):
-        self.data, self.where, self.functions, self.persistent = data, where, functions, persistent
-        self.position = start
+        super().__init__(data, start)
+        self.where, self.functions, self.persistent = where, functions, persistent
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
     def run(self) -> tuple[Any, int]:
         """The pickle's value, and where the pickle ends."""
-        for _ in range(_MAX_STEPS):
+        while True:
             at = self.position
             try:
-                opcode = self.data[at]
-                self.position += 1
+                opcode = self.take(1)[0]
                 if opcode == _STOP:
                     return self.stack.pop(), self.position
                 _OPCODES[opcode](self)
@@ -101,26 +105,34 @@ class Machine:
                     f"{self.where} is truncated or corrupt at byte {at} of {len(self.data)} "
                     f"({type(error).__name__}: {str(error)[:200]})"
                 ) from error
-        raise CheckpointError(f"{self.where} has more than {_MAX_STEPS} opcodes: it is no checkpoint")
 
     # Reading arguments
 
-    def take(self, size: int) -> memoryview:
-        """The next bytes."""
-        end = self.position + size
-        if size < 0 or end > len(self.data):
-            raise ValueError(f"{size} bytes are announced, {len(self.data) - self.position} follow")
-        view = self.data[self.position : end]
-        self.position = end
-        return view
-
-    def number(self, code: str) -> Any:
-        """The next number, in the notation of `struct`."""
-        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
-
     def text(self, code: str) -> str:
         """The next string, which begins with its length."""
-        return str(self.take(self.number(code)), "utf-8", "surrogatepass")
+        view = self.take(self.one(code))
+        self._is_wide(len(view) > 0 and int(np.frombuffer(view, np.uint8).max()) > 0xC3, len(view))
+        return str(view, "utf-8", "surrogatepass")
+
+    def long_text(self, escapes: bool) -> str:
+        """The string up to the next newline: quoted and with Python 2's escapes, or with those of protocol 0."""
+        line = self.line(len(self.data))
+        if not escapes:
+            self._is_wide(re.search(rb"\\(U|u(?!00))", line) is not None, len(line))
+            return line.decode("raw_unicode_escape")
+        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+            raise ValueError("a string has no quotes")
+        return codecs.escape_decode(line[1:-1])[0].decode("latin-1")  # type: ignore[attr-defined]
+
+    def _is_wide(self, wide: bool, size: int) -> None:
+        """Count text that is more than Latin-1: it takes up to four bytes a character."""
+        self.budget.spend(0, size if wide else 0)
+
+    def long_integer(self, size: int) -> int:
+        """The next integer of so many bytes."""
+        if size > _MAX_INTEGER:
+            raise ValueError(f"a number of {size} bytes")
+        return int.from_bytes(self.take(size), "little", signed=True)
 
     def line(self, limit: int = _MAX_LINE) -> bytes:
         """The bytes up to the next newline."""
@@ -218,6 +230,7 @@ class Machine:
             raise _Refused(f"it calls {function if type(function) is Name else 'what is no function'}")
         if type(arguments) is not tuple:
             raise ValueError("arguments are no tuple")
+        self.budget.spend(sum(len(argument) for argument in arguments if type(argument) is list))
         self.push(self.functions[function](*arguments))  # type: ignore[misc]
 
     def build(self) -> None:
@@ -239,13 +252,13 @@ class Machine:
 
     def frame(self) -> None:
         """The size of what follows; it only helps to read ahead."""
-        size = self.number("<Q")
+        size = self.one("Q")
         if size > len(self.data) - self.position:
             raise ValueError(f"{size} bytes are announced, {len(self.data) - self.position} follow")
 
     def protocol(self) -> None:
         """The version of the opcodes."""
-        if (version := self.number("B")) > 5:
+        if (version := self.one("B")) > 5:
             raise ValueError(f"protocol {version}")
 
 
@@ -256,6 +269,8 @@ class _Refused(Exception):
 def _key(value: Any) -> Any:
     if type(value) not in (str, int, float, bool, type(None)):
         raise ValueError(f"a key is a {type(value).__name__}")
+    if type(value) is int and abs(value) >> 60:  # from there on, all that one wants have the same hash
+        raise ValueError("a key is a huge number")
     return value
 
 
@@ -271,18 +286,11 @@ def _get(machine: Machine, index: int) -> None:
 
 
 def _put(machine: Machine, index: int) -> None:
-    machine.memo[index] = machine.stack[-1]
+    machine.memo[_key(index)] = machine.stack[-1]
 
 
 def _integer(text: bytes) -> int | bool:
     return {b"00": False, b"01": True}[text] if text in (b"00", b"01") else int(text)
-
-
-def _string(text: bytes) -> str:
-    """A string of Python 2, quoted; arrays of that time have their data in such."""
-    if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
-        raise ValueError("a string has no quotes")
-    return text[1:-1].decode("unicode_escape")
 
 
 _STOP = ord(".")
@@ -294,27 +302,27 @@ _ACTIONS: dict[bytes, Callable[[Machine], Any]] = {
     b"N": lambda m: m.push(None),
     b"\x88": lambda m: m.push(True),
     b"\x89": lambda m: m.push(False),
-    b"K": lambda m: m.push(m.number("B")),
-    b"M": lambda m: m.push(m.number("<H")),
-    b"J": lambda m: m.push(m.number("<i")),
-    b"G": lambda m: m.push(m.number(">d")),
+    b"K": lambda m: m.push(m.one("B")),
+    b"M": lambda m: m.push(m.one("H")),
+    b"J": lambda m: m.push(m.one("i")),
+    b"G": lambda m: m.push(m.one(">d")),
     b"I": lambda m: m.push(_integer(m.line())),
     b"L": lambda m: m.push(int(m.line().rstrip(b"L"))),
     b"F": lambda m: m.push(float(m.line())),
-    b"\x8a": lambda m: m.push(int.from_bytes(m.take(m.number("B")), "little", signed=True)),
-    b"\x8b": lambda m: m.push(int.from_bytes(m.take(m.number("<i")), "little", signed=True)),
+    b"\x8a": lambda m: m.push(m.long_integer(m.one("B"))),
+    b"\x8b": lambda m: m.push(m.long_integer(m.one("i"))),
     # Text and bytes
     b"\x8c": lambda m: m.push(m.text("B")),
-    b"X": lambda m: m.push(m.text("<I")),
-    b"\x8d": lambda m: m.push(m.text("<Q")),
-    b"V": lambda m: m.push(m.line(len(m.data)).decode("raw_unicode_escape")),
-    b"S": lambda m: m.push(_string(m.line(len(m.data)))),
-    b"U": lambda m: m.push(str(m.take(m.number("B")), "latin-1")),
-    b"T": lambda m: m.push(str(m.take(m.number("<i")), "latin-1")),
-    b"C": lambda m: m.push(m.take(m.number("B"))),
-    b"B": lambda m: m.push(m.take(m.number("<I"))),
-    b"\x8e": lambda m: m.push(m.take(m.number("<Q"))),
-    b"\x96": lambda m: m.push(m.take(m.number("<Q"))),
+    b"X": lambda m: m.push(m.text("I")),
+    b"\x8d": lambda m: m.push(m.text("Q")),
+    b"V": lambda m: m.push(m.long_text(escapes=False)),
+    b"S": lambda m: m.push(m.long_text(escapes=True)),
+    b"U": lambda m: m.push(str(m.take(m.one("B")), "latin-1")),
+    b"T": lambda m: m.push(str(m.take(m.one("i")), "latin-1")),
+    b"C": lambda m: m.push(m.take(m.one("B"))),
+    b"B": lambda m: m.push(m.take(m.one("I"))),
+    b"\x8e": lambda m: m.push(m.take(m.one("Q"))),
+    b"\x96": lambda m: m.push(m.take(m.one("Q"))),
     # Containers
     b"(": Machine.mark,
     b")": lambda m: m.push(()),
@@ -335,11 +343,11 @@ _ACTIONS: dict[bytes, Callable[[Machine], Any]] = {
     b"1": Machine.pop_mark,
     b"2": lambda m: m.push(m.stack[-1]),
     b"g": lambda m: _get(m, int(m.line())),
-    b"h": lambda m: _get(m, m.number("B")),
-    b"j": lambda m: _get(m, m.number("<I")),
+    b"h": lambda m: _get(m, m.one("B")),
+    b"j": lambda m: _get(m, m.one("I")),
     b"p": lambda m: _put(m, int(m.line())),
-    b"q": lambda m: _put(m, m.number("B")),
-    b"r": lambda m: _put(m, m.number("<I")),
+    b"q": lambda m: _put(m, m.one("B")),
+    b"r": lambda m: _put(m, m.one("I")),
     b"\x94": lambda m: _put(m, len(m.memo)),
     # Names, calls, states
     b"c": lambda m: m.name(m.line().decode(), m.line().decode()),
@@ -374,7 +382,7 @@ def _reconstruct(subtype: Any, shape: Any, code: Any) -> Array:
     return Array()
 
 
-def _array(state: Any) -> np.ndarray:
+def _array(state: Any) -> np.ndarray | Lazy:
     version, shape, dtype, fortran, data = state
     if version != 1 or isinstance(data, list):
         raise ValueError("an array of objects")
@@ -389,16 +397,17 @@ def _scalar(dtype: Any, data: Any) -> Array:
     return Array(_from_bytes(data, dtype, (), "C"))
 
 
-def _from_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    if isinstance(data, str):
-        data = data.encode("latin-1")
-    if not isinstance(dtype, DType) or type(shape) is not tuple or not isinstance(data, bytes | memoryview):
+def _from_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | Lazy:
+    """An array of bytes, or of text whose characters stand for bytes."""
+    if not isinstance(dtype, DType) or not isinstance(data, str | memoryview):
         raise ValueError("an array's state is not numpy's")
-    array = _mapped.view(memoryview(data), 0, dtype.value, shape, order)
-    if array.nbytes != len(data):
-        raise ValueError(f"{len(data)} bytes for an array of shape {shape} and type {dtype.value}")
-    array.flags.writeable = False
-    return array
+    shape, kind = _mapped.shape_of(shape), dtype.value
+    if (size := math.prod(shape) * kind.itemsize) != len(data):
+        raise ValueError(f"{len(data)} bytes for an array of shape {shape} and type {kind}, which takes {size}")
+    if isinstance(data, str):
+        text = data
+        return Lazy(shape, kind, lambda: _mapped.view(memoryview(text.encode("latin-1")), 0, kind, shape, order))
+    return _mapped.view(data, 0, kind, shape, order) if size else np.empty(shape, kind)
 
 
 def _named_dtype(name: Any, align: Any = False, copy: Any = False) -> DType:
@@ -422,15 +431,21 @@ def _jax_array(function: Any, arguments: Any, state: Any, notes: Any) -> Array:
     return Array(_array(state))
 
 
-def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
+def _encode(text: Any, encoding: Any = "utf-8") -> str:
+    """Bytes in a pickle of protocol 2: they stay text until somebody wants the numbers."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in another encoding than Latin-1")
-    return text.encode("latin-1")
+    return text
+
+
+def _no_bytes() -> str:
+    """How Python 3 writes the bytes of an empty array in protocol 2."""
+    return ""
 
 
 def _dict(items: Any = ()) -> dict:
-    pairs = items.items() if type(items) is dict else items
-    return {_key(key): value for key, value in pairs}
+    """A dictionary: another one, or of a list of pairs, as Python 2 makes it."""
+    return items if type(items) is dict else {_key(key): value for key, value in items}
 
 
 _OF_NUMPY: dict[str, Callable] = {
@@ -439,6 +454,7 @@ _OF_NUMPY: dict[str, Callable] = {
     "numeric._frombuffer": _from_buffer,
 }
 FUNCTIONS: dict[str, Callable | None] = {
+    "__builtin__.bytes": _no_bytes,
     "_codecs.encode": _encode,
     "collections.OrderedDict": _dict,
     "flax.core.frozen_dict.FrozenDict": _dict,

@@ -10,7 +10,7 @@ import numpy as np
 
 from flaim.weights.errors import CheckpointError
 from flaim.weights.readers import _mapped
-from flaim.weights.readers._nested import flatten
+from flaim.weights.readers._nested import MAX_DEPTH, flatten
 from flaim.weights.readers._pickle import FUNCTIONS, MAGIC_OF_TORCH, Array, Machine, Name
 from flaim.weights.readers._zip import Archive
 
@@ -49,7 +49,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
     """The tensors of the state dict that the file holds, or of everything it holds, if none is the obvious one."""
     is_zip = bytes(data[:2]) == b"PK"
     tree = _from_zip(path, data) if is_zip else _from_pickles(path, data)
-    return flatten(_state_dict(tree), str(path), len(data))
+    return flatten(_state_dict(tree), str(path))
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
@@ -59,21 +59,26 @@ def metadata(path: Path, data: memoryview) -> dict[str, Any]:
 
 def _state_dict(tree: Any) -> Any:
     """The dictionary of tensors within a training script's checkpoint."""
+    known: dict[int, bool] = {}
     for _ in range(8):
         if type(tree) is not dict or any(isinstance(value, Array) for value in tree.values()):
             break
-        inner = [name for name in _WRAPPERS if _has_tensors(tree.get(name))]
-        inner = inner or [name for name, value in tree.items() if _has_tensors(value)]
+        inner = [name for name in _WRAPPERS if _has_tensors(tree.get(name), known)]
+        inner = inner or [name for name, value in tree.items() if _has_tensors(value, known)]
         if len(inner) != 1 and (not inner or inner[0] not in _WRAPPERS):
             break
         tree = tree[inner[0]]
     return tree
 
 
-def _has_tensors(value: Any, depth: int = 3) -> bool:
-    if isinstance(value, Array):
-        return True
-    return depth > 0 and type(value) is dict and any(_has_tensors(item, depth - 1) for item in value.values())
+def _has_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:
+    """Whether there are tensors in dictionaries within dictionaries; `known` says it of those that were looked at."""
+    if type(value) is not dict or depth > MAX_DEPTH:
+        return isinstance(value, Array)
+    if id(value) not in known:
+        known[id(value)] = False  # it may be in itself
+        known[id(value)] = any(_has_tensors(item, known, depth + 1) for item in value.values())
+    return known[id(value)]
 
 
 def _from_zip(path: Path, data: memoryview) -> Any:
@@ -91,12 +96,14 @@ def _from_zip(path: Path, data: memoryview) -> Any:
         name = f"{root}data/{key}"
         if name not in archive.members:
             raise CheckpointError(f"{path} has no member {name[:200]!r}, a storage of its tensors")
-        if (start := archive.start(name)) is None:
+        if not archive.members[name].stored:
             raise CheckpointError(f"{archive.name(name)} is compressed, which PyTorch's storages are not")
-        size = archive.members[name].file_size
-        if size < count * dtype.itemsize:
-            raise CheckpointError(f"{archive.name(name)}: found {size} bytes, expected {count} numbers of type {dtype}")
-        return Storage(data[start : start + size], dtype)
+        content = archive.content(name)
+        if len(content) != count * dtype.itemsize:
+            raise CheckpointError(
+                f"{archive.name(name)}: found {len(content)} bytes, expected {count} numbers of type {dtype}"
+            )
+        return Storage(content, dtype)
 
     where = f"{path}, {pickles[0]}"
     return Machine(archive.read(pickles[0]), where, TORCH_FUNCTIONS, storage).run()[0]
@@ -152,10 +159,11 @@ def _parts(identifier: Any, order: str) -> tuple[np.dtype, str, int]:
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype) -> Array:
     """A tensor in a storage; offset and strides count numbers."""
-    if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
+    if not isinstance(storage, Storage):
         raise ValueError("a tensor that is in no storage")
-    if len(shape) != len(strides) or any(type(n) is not int or n < 0 for n in (offset, *shape, *strides)):
-        raise ValueError("a tensor's offset, shape or strides are wrong")
+    shape, strides, (offset,) = map(_mapped.shape_of, (shape, strides, (offset,)))
+    if len(shape) != len(strides):
+        raise ValueError(f"a tensor of shape {shape} with strides {strides}")
     room = len(storage.data) // dtype.itemsize
     end = offset + sum((side - 1) * stride for side, stride in zip(shape, strides)) + 1 if math.prod(shape) else 0
     if max(end, math.prod(shape)) > room:
@@ -166,13 +174,19 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype
     return Array(array)
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *notes: Any) -> Array:
+def _rebuild_tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any = None, hooks: Any = None, notes: Any = None
+) -> Array:
+    if notes:  # of conjugates and negatives
+        raise ValueError("a tensor that is stored as another one")
     return _tensor(storage, offset, shape, strides, storage.dtype)
 
 
 def _rebuild_typed_tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any, hooks: Any, dtype: Any, *notes: Any
+    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any, hooks: Any, dtype: Any, notes: Any = None
 ) -> Array:
+    if notes:
+        raise ValueError("a tensor that is stored as another one")
     if type(dtype) is not Name or dtype.removeprefix("torch.") not in _DTYPES:
         raise ValueError("a tensor of an unknown type")
     own = _DTYPES[dtype.removeprefix("torch.")]
@@ -192,7 +206,7 @@ def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> 
 
 
 def _size(sides: Any = ()) -> tuple:
-    return tuple(sides)
+    return _mapped.shape_of(sides)
 
 
 def _inert(*arguments: Any) -> None:

@@ -1,0 +1,105 @@
+"""`flaim inspect`: what a file of tensors holds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flaim.cli._list import format_size
+from flaim.cli._terminal import stdout, table_of
+
+
+def inspect(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="File, folder, hf-hub:organisation/name, or architecture.tag.")
+    ],
+) -> None:
+    """List the tensors in a checkpoint of any format, and say which model they are taken for.
+
+    The numbers themselves are not read.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from flaim.weights import readers, sources
+
+    place = sources.place_of(source) if sources.is_source(source) else sources.resolve(source)
+    file = sources.weights_file(place)
+    tensors = readers.read(file)
+    facts = {**_of_file(file, tensors), **_of_model(source, tensors)}
+    summary = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        if value:
+            summary.add_row(f"[dim]{name}[/]", escape(value))
+    table = table_of("tensor", "shape", "dtype", "bytes")
+    for name, tensor in tensors.items():
+        table.add_row(escape(_shown(name)), _shape(tensor), tensor.dtype.name, f"{_bytes(tensor):,}")
+    console = stdout()
+    console.print(summary)
+    console.print()
+    console.print(table)
+
+
+def _of_file(file: Path, tensors: Mapping[str, Any]) -> dict[str, str]:
+    from flaim.weights import readers
+
+    name = readers.format_of(file)
+    shards = readers.shards_of(file) if name == "index" else []
+    dtypes: dict[str, int] = {}
+    for tensor in tensors.values():
+        dtypes[tensor.dtype.name] = dtypes.get(tensor.dtype.name, 0) + _bytes(tensor)
+    most = sorted(dtypes.items(), key=lambda item: -item[1])
+    kinds = ", ".join(dtypes) if len(most) == 1 else ", ".join(f"{dtype} {size:,}" for dtype, size in most)
+    size = sum(dtypes.values())
+    return {
+        "file": str(file),
+        "format": readers.FORMATS[name] + (f", {len(shards)} files" if shards else ""),
+        "tensors": f"{len(tensors):,}, of {size:,} bytes" + (f" ({kinds})" if kinds else ""),
+    }
+
+
+def _of_model(source: str, tensors: Mapping[str, Any]) -> dict[str, str]:
+    """What the checkpoint is taken for, or why for nothing."""
+    from flaim.weights import CatalogueError, CheckpointError, resolve
+    from flaim.weights.placement import classes_in, is_native
+    from flaim.weights.pretrained import model_of
+
+    try:
+        config = resolve(source)
+        classes = config.n_classes
+        if classes is None:
+            classes = classes_in(model_of(config), tensors, config)
+    except (CatalogueError, CheckpointError, FileNotFoundError) as error:
+        return {"names": "flaim" if is_native(tensors) else "", "model": f"no model: {error}"}
+    return {
+        "names": config.dialect,
+        "model": f"{config.architecture} (family {config.family})",
+        "changes": ", ".join(f"{name}={_option(value)}" for name, value in config.overrides.items()),
+        "classes": str(classes) if classes > 0 else "none: features",
+        "images": f"{format_size(config.input_size)} pixels, channels: {config.in_channels}",
+        "license": config.license or "",
+    }
+
+
+def _option(value: Any) -> str:
+    """An option of a model; a function by its name and what is bound to it."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    bound = ", ".join(f"{name}={item}" for name, item in value.items() if name != "function")
+    return f"{value.get('function')}({bound})" if bound else str(value.get("function"))
+
+
+def _shown(name: str) -> str:
+    """A name as it is safe to print: files may have any characters in them."""
+    return name if name.isprintable() else repr(name)
+
+
+def _shape(tensor: Any) -> str:
+    return "x".join(map(str, tensor.shape)) or "-"
+
+
+def _bytes(tensor: Any) -> int:
+    import math
+
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
