@@ -23,7 +23,7 @@ _SQRT_HALF, _DENSITY = np.float32(np.sqrt(0.5)), np.float32(1 / np.sqrt(2 * np.p
 # is computed where it is used: a pass over memory costs more than an error function.
 @jax.custom_jvp
 def _gelu(x: Array) -> Array:
-    return (x * _normal_cumulative(x)).astype(x.dtype)
+    return (x.astype(jnp.float32) * _normal_cumulative(x)).astype(x.dtype)
 
 
 @_gelu.defjvp
@@ -32,7 +32,7 @@ def _gelu_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     wide = x.astype(jnp.float32)
     cumulative = _normal_cumulative(x)
     slope = cumulative + wide * (_DENSITY * jnp.exp(-0.5 * jnp.square(wide)))
-    return (x * cumulative).astype(x.dtype), slope.astype(x.dtype) * tangents[0]
+    return (wide * cumulative).astype(x.dtype), slope.astype(x.dtype) * tangents[0]
 
 
 def _normal_cumulative(x: Array) -> Array:
