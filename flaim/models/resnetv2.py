@@ -56,7 +56,6 @@ def standardised_conv(
     return y + scope.param("bias", (features,), initializers.zeros) if bias else y
 
 
-@kernel
 def norm_relu(scope: Scope, x: Float[Array, "b h w c"], *, norm: Callable = batch_norm) -> Float[Array, "b h w c"]:
     """`norm`, then a rectifier."""
     return relu(norm(scope, x))
