@@ -1,10 +1,13 @@
-"""Run-time checks of every jaxtyping annotation, before anything of flaim is imported."""
+"""Run-time checks of every jaxtyping annotation, before anything of flaim is imported. Keras, an oracle, runs on JAX."""
+
+import os
 
 import pytest
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401 -- the hook names it and expects it to be there
 
+os.environ["KERAS_BACKEND"] = "jax"
 install_import_hook(["flaim", "flaim_core"], "tests.typechecker.check")
 
 

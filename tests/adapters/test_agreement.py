@@ -1,6 +1,6 @@
 """Every family in every framework: the same logits, statistics, masks and gradients, and the same variables back."""
 
-from itertools import zip_longest
+from itertools import inspect
 
 import chex
 import equinox
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zip_longest
 from flax import nnx
 
 from flaim import models
@@ -103,8 +104,10 @@ def results(run, model, variables, x, key):
 
 
 def dropping(family, **overrides):
-    """A small model that drops, its variables, images and a key."""
-    model = small(family, drop_path_rate=0.3, drop_rate=0.2, **overrides)
+    """A small model that drops what its family can, its variables, images and a key."""
+    rates = {"drop_path_rate": 0.3, "drop_rate": 0.2}
+    options = inspect.signature(models.family(family).fn).parameters
+    model = small(family, **{name: rate for name, rate in rates.items() if name in options}, **overrides)
     return model, randomised(model), images_for(model), jax.random.key(3)
 
 

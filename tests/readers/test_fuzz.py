@@ -104,6 +104,9 @@ def test_safetensors_headers(tmp_path_factory, layout):
     except SafetensorError:
         assert isinstance(result, str)
         return
+    if any(side >= 2**63 for value in expected.values() for side in value["shape"]):  # NumPy has no such array
+        assert isinstance(result, str)
+        return
     assert not isinstance(result, str), result
     assert result.keys() == expected.keys()
     for name, value in expected.items():
