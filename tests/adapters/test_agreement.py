@@ -1,6 +1,7 @@
 """Every family in every framework: the same logits, statistics, masks and gradients, and the same variables back."""
 
-from itertools import inspect
+import inspect
+from itertools import zip_longest
 
 import chex
 import equinox
