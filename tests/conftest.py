@@ -1,4 +1,4 @@
-"""Run-time checks of every jaxtyping annotation, before anything of flaim is imported. Keras, an oracle, runs on JAX."""
+"""Run-time checks of every jaxtyping annotation, before anything of flaim is imported; Keras, an oracle, on JAX."""
 
 import os
 

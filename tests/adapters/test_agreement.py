@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zip_longest
 from flax import nnx
 
 from flaim import models
