@@ -17,7 +17,7 @@ from huggingface_hub import constants
 import flaim
 import flaim_core as core
 from flaim.adapters import linen
-from flaim.weights import CheckpointError, HubError, catalogue, download, load, resolve
+from flaim.weights import CheckpointError, HubError, catalogue, download, load, native, resolve
 from flaim.weights import keras as dialect
 from flaim.weights.keras._files import roles_of
 from flaim.weights.pretrained import model_of
@@ -164,3 +164,17 @@ def test_a_published_checkpoint_that_sees_blue_first(server, tmp_path, monkeypat
     assert np.array_equal(leaves["params/layer4/0/downsample/0/bias"], weights["conv5_block1_0_conv/bias"])
     assert norm_stats == resolve("vgg16.keras_in1k").norm_stats
     assert norm_stats["mean"] == pytest.approx((123.68 / 255, 116.779 / 255, 103.939 / 255))
+
+
+@pytest.mark.parametrize("scheme, path", [("https://example.org/", "/"), ("gs://bucket/", "/bucket/")])
+def test_the_address_of_a_file(server, scheme, path, tmp_path):
+    expected, config = load(Path(flaim.__file__).parent / "checkpoints/digits")
+    native.save_pretrained(tmp_path / "own", model_of(config), expected)
+    server.files[f"{path}runs/digits.safetensors"] = (tmp_path / "own/model.safetensors").read_bytes()
+    variables, config = load(f"{scheme}runs/digits.safetensors")
+    same = load(tmp_path / "own")[1]
+    assert server.requests == [f"{path}runs/digits.safetensors"]
+    assert config.replace(url=None) == same.replace(path=None)
+    assert all(np.array_equal(a, b) for a, b in zip(core.flatten(variables).values(), core.flatten(expected).values()))
+    with pytest.raises(HubError, match="404"):
+        load(f"{scheme}runs/nothing.npz")

@@ -1,4 +1,4 @@
-"""Where a checkpoint is: the catalogue, a repository on the Hub, a folder or a file; and whose names it has."""
+"""Where a checkpoint is: the catalogue, the Hub, a folder, a file or a file's address; and whose names it has."""
 
 import importlib.util
 import json
@@ -14,6 +14,7 @@ from flaim.weights.config import Config
 from flaim.weights.errors import CatalogueError, CheckpointError, FileMissingError, HubError
 
 _HUB, _LOCAL = ("hf-hub:", "hf_hub:", "hf:"), "local-dir:"
+_REMOTE = {"https://": "https://", "gs://": "https://storage.googleapis.com/"}  # and where it is served
 
 # The files that a checkpoint's weights may be in, the first that is there counts; and JSON documents beside them.
 WEIGHTS = (
@@ -35,10 +36,11 @@ def resolve(model_name: str | PathLike, pretrained: str | int | bool | PathLike 
 
     Args:
         model_name: A name of the catalogue (see `catalogue.find`), `"hf-hub:organisation/name"` (or `"hf:..."`),
-            perhaps with `"@revision"` and the path of a file in the repository, `"local-dir:path"`, or a path.
+            perhaps with `"@revision"` and the path of a file in the repository, `"local-dir:path"`, a path, or the
+            address of a file, `"https://..."` or `"gs://..."`.
         pretrained: As `catalogue.find` has it, or a checkpoint for the named model: a path, `"hf-hub:..."`,
-            `"local-dir:..."`. Its own configuration then decides; a file without one is taken to be of the named
-            model, with as many classes as its classifier has (`n_classes=None`).
+            `"local-dir:..."`, an address. Its own configuration then decides; a file without one is taken to be of the
+            named model, with as many classes as its classifier has (`n_classes=None`).
 
     Raises:
         CatalogueError: No such model, parameters or family.
@@ -89,7 +91,12 @@ def is_source(name: str | PathLike) -> bool:
     """Whether `name` says where a checkpoint is rather than what it is called."""
     if isinstance(name, PathLike):
         return True
-    return name.startswith((*_HUB, _LOCAL)) or "/" in name or "\\" in name or name.endswith((*_SUFFIXES, native.INDEX))
+    return (
+        name.startswith((*_HUB, _LOCAL, *_REMOTE))
+        or "/" in name
+        or "\\" in name
+        or name.endswith((*_SUFFIXES, native.INDEX))
+    )
 
 
 def place_of(source: str | PathLike) -> Config:
@@ -104,6 +111,9 @@ def place_of(source: str | PathLike) -> Config:
             organisation, repo, file = name.split("/", 2)
             return Config(repo=f"{organisation}/{repo}", file=file)
         return Config(repo=name)
+    for scheme, server in _REMOTE.items():
+        if isinstance(source, str) and source.startswith(scheme):
+            return Config(url=server + source.removeprefix(scheme))
     name = _bare(source)
     if not Path(name).exists():
         where = f"; a repository on the Hub is '{_HUB[0]}organisation/name'" if isinstance(source, str) else ""
@@ -177,14 +187,14 @@ def _configuration(source: str | PathLike) -> Config:
     if place.repo is not None:
         where, documents = str(source).partition(":")[2], _fetched(place.repo, place.file)
     else:
-        where = str(place.path)
-        documents = _found(where)
+        where = str(place.url or place.path)
+        documents = _found(str(weights_file(place) if place.url else place.path))
     config = documents.get(native.CONFIG, {})
     if config.get("format") == native.FORMAT or isinstance(config.get("architecture"), str):
         found: Config | None = _parse(config, where)
     else:
         found = _recognised(place, documents, where)
-    return found.replace(path=place.path, repo=place.repo, file=place.file) if found else place
+    return found.replace(path=place.path, repo=place.repo, file=place.file, url=place.url) if found else place
 
 
 def _fetched(repo: str, file: str | None) -> dict[str, Mapping]:
