@@ -87,6 +87,7 @@ def starts_at(data: memoryview) -> int | None:
 
 
 def of(messages: list[Message], kind: int) -> list[memoryview]:
+    """The messages of a kind in an object's header; ValueError where they only refer to others elsewhere."""
     found = [message for message in messages if message.kind == kind]
     if any(message.shared for message in found):
         raise ValueError("a header that is shared by several objects")

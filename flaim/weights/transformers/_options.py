@@ -77,6 +77,7 @@ def _transformer(c: Said) -> Json:
 
 
 def vit(c: Said) -> Json:
+    """ViT and DeiT: what their pooler and their distillation token are."""
     options = _transformer(c)
     if "pooler.dense.weight" in c.tensors:
         c.require("pooler_act", c["pooler_act"] == "tanh")
@@ -88,6 +89,7 @@ def vit(c: Said) -> Json:
 
 
 def dinov2(c: Said) -> Json:
+    """DINOv2, with registers or without."""
     c["intermediate_size"] = int(c["hidden_size"] * c["mlp_ratio"])
     gated = {}
     if c["use_swiglu_ffn"]:
@@ -100,11 +102,13 @@ def dinov2(c: Said) -> Json:
 
 
 def clip(c: Said) -> Json:
+    """The vision tower of CLIP."""
     head = {"pool": _function("average_pool"), "final_norm": False} if "classifier.weight" in c.tensors else {}
     return _transformer(c) | {"pre_norm": True} | head
 
 
 def siglip(c: Said) -> Json:
+    """The vision tower of SigLIP."""
     pool: Json = {"pool": _function("average_pool"), "fc_norm": False}
     if c["vision_use_head"] and "classifier.weight" not in c.tensors:
         pool = {"pool": _function("map_pool")}
@@ -115,6 +119,7 @@ def siglip(c: Said) -> Json:
 
 
 def convnext(c: Said) -> Json:
+    """ConvNeXt and ConvNeXt V2."""
     options: Json = {"act": _act(c), "head_norm": _norm("layer_norm", c["layer_norm_eps"])}
     if (scale := c.get("layer_scale_init_value")) is not None:
         options["layer_scale_init"] = scale if scale > 0 else None
@@ -122,6 +127,7 @@ def convnext(c: Said) -> Json:
 
 
 def resnet(c: Said) -> Json:
+    """ResNet."""
     widths, bottleneck = c["hidden_sizes"], c["layer_type"] == "bottleneck"
     c.require("layer_type", c["layer_type"] in ("basic", "bottleneck"))
     c.require("hidden_sizes", not bottleneck or not any(width % 4 for width in widths))
@@ -139,6 +145,8 @@ def _stack(block: str, depth: int, features: int, options: Json, **first: Any) -
 
 
 def efficientnet(c: Said) -> Json:
+    """EfficientNet: its stages, and its padding, which is TensorFlow's for some sizes of images alone."""
+
     def width(channels: int) -> int:
         return core.round_features(channels * c["width_coefficient"], c["depth_divisor"])
 
@@ -189,6 +197,8 @@ def _is_same(strided: Sequence[bool], side: int) -> bool:
 
 
 def mobilenet_v2(c: Said) -> Json:
+    """MobileNetV2: its stages, which the configuration does not list."""
+
     def width(channels: int) -> int:
         return max(c["min_depth"], core.round_features(round(channels * c["depth_multiplier"])))
 
