@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from flaim_core.ops._conv import Pads, Pair, conv
+from flaim_core.ops._conv import conv
+from flaim_core.ops._convolution import Pads, Pair, taps
 
 _NO_PADDING: Pads = ((0, 0), (0, 0))
 
@@ -23,11 +24,8 @@ def _slices(x: Array, window: Pair, stride: Pair) -> list[Array]:
     """For each of the window's positions, in rows, the pixels that it meets."""
     rows = (x.shape[1] - window[0]) // stride[0] + 1
     columns = (x.shape[2] - window[1]) // stride[1] + 1
-    return [
-        x[:, i : i + (rows - 1) * stride[0] + 1 : stride[0], j : j + (columns - 1) * stride[1] + 1 : stride[1]]
-        for i in range(window[0])
-        for j in range(window[1])
-    ]
+    met = taps(x, window, stride=stride, padding=_NO_PADDING, dilation=(1, 1), size=(rows, columns))
+    return [pixels for _, _, pixels in met]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
