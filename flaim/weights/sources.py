@@ -1,6 +1,6 @@
 """Where a checkpoint is: the catalogue, the Hub, a folder, a file or a file's address; and whose names it has."""
 
-import importlib.util
+import importlib
 import json
 from collections.abc import Mapping
 from os import PathLike
@@ -268,8 +268,6 @@ def _recognised(place: Config, documents: Mapping[str, Mapping], where: str) -> 
         raise unknown from None
     tensors, files = readers.read(file), {**readers.metadata(file), **documents}
     for name in _DIALECTS:
-        if importlib.util.find_spec(f"flaim.weights.{name}") is None:
-            continue
         dialect = importlib.import_module(f"flaim.weights.{name}")
         try:
             if dialect.recognises(tensors, files):
