@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from flaim_core.leaf import Init, Leaf, LeafError, init_leaves, mismatches, stable_hash
+from flaim_core.recompute import PRODUCTS, recomputed
 from flaim_core.tree import Path, merge, nest
 
 PARAMS, STATS = "params", "batch_stats"
@@ -62,6 +63,7 @@ class _Run:
     root: Path = ()
     capture: str | None = None
     remat: bool = False
+    recomputing: bool = False
     scan: bool = False
     axis_name: Any = None
     modules: Mapping[Path, Callable] = field(default_factory=dict)
@@ -163,15 +165,15 @@ class Scope:
         return Scope(replace(self._run, substitutes=paths), self.path, self._params, self._stats)
 
     def call(self, block: Callable, x: Any, *args, **kwargs) -> Any:
-        """Run `block(self, x, *args, **kwargs)`, rematerialised in the backward pass where `apply(remat=True)` asks.
+        """Run `block(self, x, *args, **kwargs)`; its derivative keeps no more than the results of matrix products.
 
-        The block runs as a pure function with collectors of its own, so that batch norm, dropout and captures inside
-        it pass through the transformation.
+        Where `apply(remat=True)` asks, it keeps nothing. The block runs as a pure function with collectors of its own,
+        so that batch norm, dropout and captures inside it pass through the transformation.
         """
         run = self._run
-        if run.abstract or not run.remat:
+        if run.abstract or run.recomputing or not (run.remat or run.training and not self._modules()):
             return block(self, x, *args, **kwargs)
-        pure = jax.checkpoint(lambda *inputs: self._pure(block, *inputs, args=args, kwargs=kwargs))
+        pure = self._recomputed(functools.partial(self._pure, block, args=args, kwargs=kwargs))
         value, updates, intermediates = pure(self._params, self._stats, self._key(), x)
         run.updates.update(updates)
         run.intermediates.update(intermediates)
@@ -208,9 +210,8 @@ class Scope:
 
     def _scan(self, block, x, n, each, after, kwargs):
         run, nodes = self._run, [self[i] for i in range(n)]
-        for key in run.modules:
-            if key[: len(self.path)] == self.path:
-                raise ValueError(f"{'/'.join(key)} is replaced by a module of its own: run without scan=True")
+        if modules := self._modules():
+            raise ValueError(f"{'/'.join(modules[0])} is replaced by a module of its own: run without scan=True")
 
         def stack(trees):
             try:
@@ -231,7 +232,8 @@ class Scope:
         def body(x, inputs):
             params, stats, key, options = inputs
             pure = functools.partial(nodes[0]._pure, block, args=(), kwargs={**options, **kwargs})
-            x, updates, intermediates = (jax.checkpoint(pure) if run.remat else pure)(params, stats, key, x)
+            pure = self._recomputed(pure) if run.remat or run.training else pure
+            x, updates, intermediates = pure(params, stats, key, x)
             return x, (updates, intermediates, x if after is not None else None)
 
         x, (updates, intermediates, values) = jax.lax.scan(body, x, inputs)
@@ -247,9 +249,16 @@ class Scope:
     def _key(self) -> PRNGKeyArray | None:
         return None if self._run.key is None else self._run.key_at(self.path)
 
+    def _modules(self) -> list[Path]:
+        """Paths at or below this one whose kernels are replaced by modules, which may have side effects."""
+        return [path for path in self._run.modules if path[: len(self.path)] == self.path]
+
+    def _recomputed(self, pure: Callable) -> Callable:
+        return recomputed(pure, keep=frozenset() if self._run.remat else PRODUCTS)
+
     def _pure(self, block, params, stats, key, x, *, args, kwargs):
         """`block` as a pure function of its inputs: value, new statistics and intermediates."""
-        run = self._run.fork(key=key, root=self.path, remat=False)
+        run = self._run.fork(key=key, root=self.path, recomputing=True)
         value = block(Scope(run, self.path, params, stats), x, *args, **kwargs)
         return value, run.updates, run.intermediates
 

@@ -60,9 +60,24 @@ def _patches(x, shape, **window):
     return jnp.concatenate([pixels for _, _, pixels in taps(x, shape[:2], **window)], -1)
 
 
-def _input_gradient(cotangent, kernel, *, shape, **window):
-    x = jax.ShapeDtypeStruct(shape, cotangent.dtype)
-    return jax.linear_transpose(lambda x: xla_convolution(x, kernel, **window), x)(cotangent)[0]
+def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, dilation: Pair, groups: int):
+    if groups > 1:
+        window = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+        x = jax.ShapeDtypeStruct(shape, cotangent.dtype)
+        return jax.linear_transpose(lambda x: xla_convolution(x, kernel, **window), x)(cotangent)[0]
+    reach = [(k - 1) * d for k, d in zip(kernel.shape, dilation)]
+    lows = [r - low for r, (low, _) in zip(reach, padding)]
+    spans = [(n - 1) * s + 1 for n, s in zip(cotangent.shape[1:], stride)]
+    return lax.conv_general_dilated(
+        cotangent,
+        # Transposed here: XLA leaves a convolution whose kernel has its outputs before its inputs to a slow loop.
+        kernel[::-1, ::-1].swapaxes(2, 3),
+        window_strides=(1, 1),
+        padding=[(low, n + r - low - span) for n, r, low, span in zip(shape[1:], reach, lows, spans)],
+        lhs_dilation=stride,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def _kernel_gradient(x, cotangent, *, shape, groups: int, **window):

@@ -24,11 +24,17 @@ def _input_gradient(cotangent, kernel, *, shape):
 
 
 def _kernel_gradient(x, cotangent, *, shape):
-    return isolated(_product_over_rows)(x.reshape(-1, shape[0]), cotangent.reshape(-1, shape[1]))
+    rows = x.reshape(-1, shape[0]), cotangent.reshape(-1, shape[1])
+    if shape[0] <= shape[1]:
+        return isolated(_product_over_rows)(*rows)
+    return isolated(_product_over_rows)(*rows[::-1]).T
 
 
-def _product_over_rows(x, cotangent):
-    return lax.dot_general(x, cotangent, (((0,), (0,)), ((), ())))
+def _product_over_rows(narrow, wide):
+    """A matrix product whose first operand is transposed on the way: XLA on a CPU takes 1.1 to 1.7 times as long for
+    `(25088, 384)` and `(25088, 96)`, or `(1568, 1536)` and `(1568, 384)`, as for the narrow one first.
+    """
+    return lax.dot_general(narrow, wide, (((0,), (0,)), ((), ())))
 
 
 def _batch(args, dims):

@@ -4,21 +4,39 @@ from typing import Any
 
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
+from jax.interpreters.partial_eval import DynamicJaxprTracer
 
 
-@functools.cache
-def isolated(function: Callable, **options: Any) -> Callable:
-    """`function` with `options`, compiled by XLA apart from what surrounds it, and once for all calls on equal shapes.
+def isolate(function: Callable) -> Callable:
+    """`function`, compiled by XLA apart from what surrounds it.
 
     XLA on a CPU fuses a sum of many shifted products with a norm that follows it, and in doing so cuts the sum into
     pieces that each write a whole image: a depthwise 7x7 convolution and a layer norm on 8 x 56x56x96 took 72 ms, each
     on its own 3.6 and 0.6 ms, isolated from one another 5.6 ms together. Optimisation barriers do not help; they are
-    gone before fusion.
+    gone before fusion, and before equal computations are merged.
     """
-    compiled = jax.jit(functools.partial(function, **options))
+
+    def inside(*args):
+        with set_xla_metadata(inlineable=None):  # which holds for the functions that it calls too
+            return function(*args)
+
+    compiled = jax.jit(inside)
 
     def call(*args):
         with set_xla_metadata(inlineable="false"):
             return compiled(*args)
 
     return call
+
+
+@functools.cache
+def isolated(function: Callable, **options: Any) -> Callable:
+    """`function` with `options`, isolated, and compiled once for all calls on equal shapes."""
+    return isolate(functools.partial(function, **options))
+
+
+def is_compiled(x: Any) -> bool:
+    """Whether `x` is a value of a function that is being compiled, perhaps differentiated or mapped on the way."""
+    while isinstance(x, jax.core.Tracer) and not isinstance(x, DynamicJaxprTracer):
+        x = getattr(x, "primal", getattr(x, "val", None))
+    return isinstance(x, jax.core.Tracer)
