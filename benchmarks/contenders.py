@@ -57,7 +57,7 @@ def _flaim(mode: str, name: str, task: str, batch: int, dtype: str) -> tuple[Ste
 
     if task == "forward" and mode:
         adapter = importlib.import_module(f"flaim.adapters.{mode}")
-        call = _ADAPTER_CALLS[mode](adapter, model, variables)
+        call = ADAPTER_CALLS[mode](adapter, model, variables)
         return lambda: jax.block_until_ready(call(x)), costs
     if task == "forward":
         forward = jax.jit(lambda variables, x: model.apply(variables, x).value)
@@ -116,7 +116,7 @@ def _haiku_call(adapter, model, variables):
     return lambda x: apply(params, state, x)
 
 
-_ADAPTER_CALLS = {"linen": _linen_call, "nnx": _nnx_call, "eqx": _eqx_call, "haiku": _haiku_call}
+ADAPTER_CALLS = {"linen": _linen_call, "nnx": _nnx_call, "eqx": _eqx_call, "haiku": _haiku_call}
 
 
 def _timm(mode: str, name: str, task: str, batch: int, dtype: str) -> tuple[Step, dict]:

@@ -4,6 +4,7 @@ from flaim_core import initializers, ops
 from flaim_core.layers import *  # noqa: F403
 from flaim_core.layers import __all__ as _layers
 from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
+from flaim_core.recompute import recomputed
 from flaim_core.scope import (
     MissingKeyError,
     Output,
@@ -32,6 +33,7 @@ __all__ = [
     "kernel",
     "mismatches",
     "ops",
+    "recomputed",
     "shapes",
     "spec",
     "unflatten",

@@ -26,7 +26,11 @@ PRODUCTS = frozenset({"dense", "convolution", "depthwise_convolution", "dot_gene
 
 
 def recomputed(function: Callable, keep: Set[str] = PRODUCTS) -> Callable:
-    """`function` of trees of arrays, whose derivative keeps its inputs and what the primitives named in `keep` return."""
+    """`function` of trees of arrays, whose derivative keeps its inputs and what the primitives named in `keep` return.
+
+    The rest is computed again, on a CPU; elsewhere where `keep` is empty, and XLA decides where it is not. Derivatives
+    of every order and `jax.vmap` work as for `function`.
+    """
 
     def call(*inputs: Any) -> Any:
         leaves, structure = jax.tree.flatten(inputs)
@@ -73,10 +77,14 @@ def _with_derivative(jaxpr: Jaxpr, keep: Set[str]) -> Callable:
 
 def _linearize(function: Callable, keep: Set[str], inputs: Sequence[Any]) -> tuple[list, Callable]:
     """The second of the two lists that `function` returns, and the derivative of the first, a tree of residuals."""
-    policy = jax.checkpoint(function, policy=lambda primitive, *_, **__: primitive.name in keep, prevent_cse=False)
+    keeping = jax.checkpoint(
+        function,
+        policy=lambda primitive, *_, **__: primitive.name in keep,
+        prevent_cse=not keep,  # away from a CPU, XLA may judge for itself what to recompute, but where all of it is asked
+    )
 
     def forward(*inputs: Any) -> tuple[list, Callable]:
-        _, linear, outputs = jax.linearize(policy, *inputs, has_aux=True)
+        _, linear, outputs = jax.linearize(keeping, *inputs, has_aux=True)
         return outputs, linear
 
     traced, outputs = jax.make_jaxpr(forward, return_shape=True)(*inputs)

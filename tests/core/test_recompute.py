@@ -1,0 +1,146 @@
+"""Functions whose derivative recomputes: the same values and derivatives, of every order and under every transformation;
+fewer residuals.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaim_core import recomputed
+from flaim_core.ops._dense import dense
+
+KEY = jax.random.key(0)
+
+
+def block(params, x, key):
+    """A tree of arrays of several types, with a random mask."""
+    hidden = jnp.tanh(dense(x, params["first"])) + jax.random.normal(key, (x.shape[0], 8))
+    return {"y": dense(jnp.sin(hidden) * hidden, params["second"]), "best": jnp.argmax(hidden, -1)}, jnp.mean(hidden)
+
+
+@pytest.fixture
+def params():
+    first, second = jax.random.split(KEY)
+    return {"first": jax.random.normal(first, (6, 8)), "second": jax.random.normal(second, (8, 3))}
+
+
+@pytest.fixture
+def x():
+    return jax.random.normal(jax.random.key(1), (4, 6))
+
+
+def total(block, params, x):
+    outputs, mean = block(params, x, KEY)
+    return jnp.sum(outputs["y"] ** 2) + mean
+
+
+DERIVATIVES = {
+    "value": lambda f: f,
+    "grad": lambda f: jax.grad(f, (0, 1)),
+    "jitted grad": lambda f: jax.jit(jax.grad(f, (0, 1))),
+    "of params alone": lambda f: jax.jit(jax.grad(f)),
+    "forward": lambda f: jax.jacfwd(f, 1),
+    "hessian": lambda f: jax.hessian(f, 1),
+    "reverse twice": lambda f: jax.jacrev(jax.jacrev(f, 1), 1),
+    "mapped grad": lambda f: jax.vmap(jax.grad(f, (0, 1)), (None, 0)),
+    "grad of mapped": lambda f: jax.jit(jax.grad(lambda p, x: jnp.sum(jax.vmap(f, (None, 0))(p, x)), (0, 1))),
+    "under checkpoint": lambda f: jax.jit(jax.grad(jax.checkpoint(f), (0, 1))),
+}
+
+
+@pytest.mark.parametrize("keep", ["products", "nothing"])
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_derivatives_are_the_same(params, x, derivative, keep):
+    x = jnp.stack([x, 2 * x]) if "mapped" in derivative else x
+    again = recomputed(block) if keep == "products" else recomputed(block, keep=frozenset())
+    expected, found = (DERIVATIVES[derivative](lambda p, x, b=b: total(b, p, x))(params, x) for b in (block, again))
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_outputs_are_the_same(params, x):
+    chex.assert_trees_all_equal(recomputed(block)(params, x, KEY), block(params, x, KEY))
+    chex.assert_trees_all_equal(jax.jit(recomputed(block))(params, x, KEY), jax.jit(block)(params, x, KEY))
+
+
+def test_what_it_closes_over_is_differentiated(params, x):
+    def loss(weight, transform):
+        return jnp.sum(transform(lambda x: jnp.sin(x @ weight))(x))
+
+    found = jax.grad(loss)(params["first"], recomputed)
+    np.testing.assert_allclose(found, jax.grad(loss)(params["first"], lambda f: f), rtol=1e-6)
+
+
+def test_mapped_axes_have_their_names(x):
+    def loss(x, transform):
+        centred = transform(lambda x: jnp.sin(x - jax.lax.pmean(x, "batch")) ** 2)
+        return jnp.sum(jax.vmap(centred, axis_name="batch")(x))
+
+    np.testing.assert_allclose(jax.grad(loss)(x, recomputed), jax.grad(loss)(x, lambda f: f), rtol=1e-5, atol=1e-6)
+
+
+def test_works_in_a_loop(params, x):
+    def loss(params, transform):
+        body = transform(lambda x, kernel: (jnp.tanh(x @ kernel), None))
+        return jnp.sum(jax.lax.scan(body, x, jnp.stack([params["first"] @ params["first"].T] * 3))[0] ** 2)
+
+    chex.assert_trees_all_close(
+        jax.jit(jax.grad(loss), static_argnums=1)(params, recomputed), jax.grad(loss)(params, lambda f: f), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision(params, x, dtype):
+    params, x = jax.tree.map(lambda a: a.astype(dtype), (params, x))
+    expected, found = (jax.jit(jax.grad(lambda p, b=b: total(b, p, x)))(params) for b in (block, recomputed(block)))
+    chex.assert_trees_all_equal_dtypes(found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=0.05, atol=0.05)
+
+
+def chain(params, x, transform):
+    """Eight wide layers, one after the other."""
+
+    def layer(x, kernel):
+        hidden = dense(x, kernel)
+        return x + jnp.tanh(jnp.sin(jnp.exp(hidden * 0.1) * hidden))
+
+    for kernel in params:
+        x = transform(layer)(x, kernel)
+    return jnp.mean(x**2)
+
+
+def compiled(transform, argnums=0):
+    kernels, x = [jax.ShapeDtypeStruct((64, 64), jnp.float32)] * 8, jax.ShapeDtypeStruct((4096, 64), jnp.float32)
+    return jax.jit(jax.grad(lambda p, x: chain(p, x, transform), argnums)).lower(kernels, x).compile()
+
+
+def test_keeps_less():
+    """Eight layers of 1 MB: the input and the product of each; the inputs alone; with autodiff alone, several more."""
+    whole, products, nothing = (
+        compiled(transform).memory_analysis().temp_size_in_bytes / 2**20
+        for transform in (lambda f: f, recomputed, lambda f: recomputed(f, keep=frozenset()))
+    )
+    assert nothing < 8 + 6
+    assert products < 16 + 6
+    assert whole > 1.3 * products
+
+
+def test_computes_no_gradient_that_nobody_asks_for():
+    """Each kernel's gradient is a product; those of seven of eight kernels are left out."""
+
+    def products(frozen):
+        def loss(trained, x):
+            return chain([*frozen, trained], x, recomputed)
+
+        kernel = jnp.zeros((64, 64))
+        return jax.jit(jax.grad(loss)).lower(kernel, jnp.zeros((16, 64))).as_text().count("dot_general")
+
+    frozen = [jnp.zeros((64, 64))] * 7
+    assert products(frozen) - products(frozen[:3]) == 4
+
+
+def test_lowers_for_gpus(params, x):
+    gradient = jax.jit(jax.grad(lambda p, x: total(recomputed(block), p, x)))
+    exported = jax.export.export(gradient, platforms=("cuda",))(params, x)
+    assert exported.platforms == ("cuda",)
