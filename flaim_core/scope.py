@@ -173,8 +173,8 @@ class Scope:
         run = self._run
         if run.abstract or run.recomputing or not (run.remat or run.training and not self._modules()):
             return block(self, x, *args, **kwargs)
-        pure = self._recomputed(functools.partial(self._pure, block, args=args, kwargs=kwargs))
-        value, updates, intermediates = pure(self._params, self._stats, self._key(), x)
+        pure = self._recomputed(functools.partial(self._pure, block, args=args, kwargs=kwargs, root=run.root))
+        value, updates, intermediates = pure(self._params, self._stats, run.key, x)
         run.updates.update(updates)
         run.intermediates.update(intermediates)
         return value
@@ -231,7 +231,8 @@ class Scope:
 
         def body(x, inputs):
             params, stats, key, options = inputs
-            pure = functools.partial(nodes[0]._pure, block, args=(), kwargs={**options, **kwargs})
+            options = {**options, **kwargs}
+            pure = functools.partial(nodes[0]._pure, block, args=(), kwargs=options, root=nodes[0].path)
             pure = self._recomputed(pure) if run.remat or run.training else pure
             x, updates, intermediates = pure(params, stats, key, x)
             return x, (updates, intermediates, x if after is not None else None)
@@ -246,9 +247,6 @@ class Scope:
                 after(i, jax.tree.map(lambda v, i=i: v[i], values))
         return x
 
-    def _key(self) -> PRNGKeyArray | None:
-        return None if self._run.key is None else self._run.key_at(self.path)
-
     def _modules(self) -> list[Path]:
         """Paths at or below this one whose kernels are replaced by modules, which may have side effects."""
         return [path for path in self._run.modules if path[: len(self.path)] == self.path]
@@ -256,9 +254,9 @@ class Scope:
     def _recomputed(self, pure: Callable) -> Callable:
         return recomputed(pure, keep=frozenset() if self._run.remat else PRODUCTS)
 
-    def _pure(self, block, params, stats, key, x, *, args, kwargs):
-        """`block` as a pure function of its inputs: value, new statistics and intermediates."""
-        run = self._run.fork(key=key, root=self.path, recomputing=True)
+    def _pure(self, block, params, stats, key, x, *, args, kwargs, root):
+        """`block` as a pure function of its inputs, `key` that of `root`: value, new statistics and intermediates."""
+        run = self._run.fork(key=key, root=root, recomputing=True)
         value = block(Scope(run, self.path, params, stats), x, *args, **kwargs)
         return value, run.updates, run.intermediates
 
