@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import Jaxpr, Primitive, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, Var, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from flaim_core.ops._isolate import is_compiled, isolate
@@ -31,16 +31,38 @@ def recomputed(function: Callable, keep: Set[str] = PRODUCTS) -> Callable:
     The rest is computed again, on a CPU; elsewhere where `keep` is empty, and XLA decides where it is not. Derivatives
     of every order and `jax.vmap` work as for `function`.
     """
+    return lambda *inputs: Recomputed(function, keep)(*inputs)
 
-    def call(*inputs: Any) -> Any:
+
+class Recomputed:
+    """`recomputed(function, keep)`, traced once for all inputs of equal shapes: for use within one trace."""
+
+    def __init__(self, function: Callable, keep: Set[str]):
+        self._function, self._keep = function, keep
+        self._known: dict = {}
+
+    def __call__(self, *inputs: Any) -> Any:
         leaves, structure = jax.tree.flatten(inputs)
-        # Traced beforehand, so that arrays which the function closes over become arguments.
-        trace = jax.make_jaxpr(lambda *leaves: function(*structure.unflatten(leaves)), return_shape=True)
-        traced, outputs = trace(*leaves)
-        run = _with_derivative(traced.jaxpr, keep)
-        return jax.tree.structure(outputs).unflatten(run(*traced.consts, *leaves))
+        signature = structure, tuple(map(jax.typeof, leaves))
+        if signature not in self._known:
+            # Traced beforehand, so that arrays which the function closes over become arguments.
+            traced, outputs = _trace(lambda *leaves: self._function(*jax.tree.unflatten(structure, leaves)), leaves)
+            run = _with_derivative(traced.jaxpr, self._keep)
+            self._known[signature] = run, traced.consts, outputs
+        run, consts, outputs = self._known[signature]
+        return jax.tree.unflatten(outputs, run(*consts, *leaves))
 
-    return call
+
+def _trace(function: Callable, inputs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
+    """The function's program, and the structure of what it returns."""
+    structure: Any = None
+
+    def flat(*inputs: Any) -> list:
+        nonlocal structure
+        outputs, structure = jax.tree.flatten(function(*inputs))
+        return outputs
+
+    return jax.make_jaxpr(flat)(*inputs), structure
 
 
 def _with_derivative(jaxpr: Jaxpr, keep: Set[str]) -> Callable:
@@ -50,24 +72,15 @@ def _with_derivative(jaxpr: Jaxpr, keep: Set[str]) -> Callable:
         consts = len(jaxpr.constvars)
         return jax.core.eval_jaxpr(jaxpr, inputs[:consts], *inputs[consts:])
 
+    known: dict[tuple, tuple] = {}
+
     def jvp(primals: tuple, tangents: tuple) -> tuple[list, list]:
-        moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
-
-        def of_moving(*values: Any) -> tuple[list, list]:
-            inputs = [*primals]
-            for i, value in zip(moving, values):
-                inputs[i] = value
-            outputs = evaluate(*inputs)
-            return [y for y in outputs if _is_smooth(y)], outputs
-
-        outputs, linear = _linearize(of_moving, keep, [primals[i] for i in moving])
-        residuals, structure = jax.tree.flatten(linear)
-
-        def tangents_of(residuals: Sequence[Any], tangents: Sequence[Any]) -> list:
-            return structure.unflatten(residuals)(*tangents)
-
-        moved = [tangents[i] for i in moving]
-        moved = iter(_derivative.bind(*residuals, *moved, function=tangents_of, count=len(residuals)))
+        moving = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero))
+        if moving not in known:
+            known[moving] = _linearized(evaluate, keep, moving, primals)
+        forward, derivative = known[moving]
+        outputs, residuals = forward(*primals)
+        moved = iter(_derivative.bind(*residuals, *(tangents[i] for i in moving), function=derivative))
         return outputs, [next(moved) if _is_smooth(y) else np.zeros(y.shape, jax.dtypes.float0) for y in outputs]
 
     run = jax.custom_jvp(evaluate)
@@ -75,21 +88,65 @@ def _with_derivative(jaxpr: Jaxpr, keep: Set[str]) -> Callable:
     return run
 
 
-def _linearize(function: Callable, keep: Set[str], inputs: Sequence[Any]) -> tuple[list, Callable]:
-    """The second of the two lists that `function` returns, and the derivative of the first, a tree of residuals."""
-    keeping = jax.checkpoint(
-        function,
-        policy=lambda primitive, *_, **__: primitive.name in keep,
-        prevent_cse=not keep,  # away from a CPU, XLA may judge for itself what to recompute, but where all of it is asked
-    )
+class _Linear:
+    """A function of residuals and tangents, linear in these."""
+
+    def __init__(self, function: Callable, residuals: int):
+        self.function, self.residuals = function, residuals
+        self._transposes: dict[tuple, tuple[Callable, Callable]] = {}
+
+    def __call__(self, *operands: Any) -> list:
+        return self.function(operands[: self.residuals], operands[self.residuals :])
+
+    def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any], shapes: Sequence[Any]) -> Sequence[Any]:
+        """The cotangents of tangents of these shapes."""
+
+        def backward(residuals: tuple, cotangents: tuple) -> tuple:
+            return jax.linear_transpose(lambda *tangents: self.function(residuals, tangents), *shapes)([*cotangents])
+
+        operands = tuple(residuals), tuple(cotangents)
+        leaves = jax.tree.leaves(operands)
+        if not any(map(is_compiled, leaves)):
+            return backward(*operands)
+        signature = tuple(map(jax.typeof, leaves))
+        if signature not in self._transposes:
+            traced = jaxpr_as_fun(jax.make_jaxpr(backward)(*operands))
+            self._transposes[signature] = isolate(traced), jax.jit(traced)
+        apart, inline = self._transposes[signature]
+        return lax.platform_dependent(*leaves, cpu=apart, default=inline)
+
+
+def _linearized(function: Callable, keep: Set[str], moving: Sequence[int], inputs: Sequence[Any]) -> tuple:
+    """What returns the function's outputs and residuals for its derivative by the `moving` inputs; that derivative."""
 
     def forward(*inputs: Any) -> tuple[list, Callable]:
-        _, linear, outputs = jax.linearize(keeping, *inputs, has_aux=True)
+        def of_moving(*values: Any) -> tuple[list, list]:
+            mixed = [*inputs]
+            for i, value in zip(moving, values):
+                mixed[i] = value
+            outputs = function(*mixed)
+            return [y for y in outputs if _is_smooth(y)], outputs
+
+        keeping = jax.checkpoint(
+            of_moving,
+            policy=lambda primitive, *_, **__: primitive.name in keep,
+            # Away from a CPU XLA may judge for itself what to recompute, but where all of it is asked.
+            prevent_cse=not keep,
+        )
+        _, linear, outputs = jax.linearize(keeping, *(inputs[i] for i in moving), has_aux=True)
         return outputs, linear
 
-    traced, outputs = jax.make_jaxpr(forward, return_shape=True)(*inputs)
-    flat = jax.core.eval_jaxpr(_unrounded(traced.jaxpr), traced.consts, *inputs)
-    return jax.tree.structure(outputs).unflatten(flat)
+    traced, structure = _trace(forward, inputs)
+    jaxpr, (outputs, residuals) = _unrounded(traced.jaxpr), structure.children()
+
+    def values(*inputs: Any) -> tuple[list, list]:
+        flat = jax.core.eval_jaxpr(jaxpr, traced.consts, *inputs)
+        return flat[: outputs.num_leaves], flat[outputs.num_leaves :]
+
+    def tangents_of(values: Sequence[Any], tangents: Sequence[Any]) -> list:
+        return residuals.unflatten(values)(*tangents)
+
+    return values, _Linear(tangents_of, residuals.num_leaves)
 
 
 def _unrounded(jaxpr: Jaxpr) -> Jaxpr:
@@ -97,7 +154,8 @@ def _unrounded(jaxpr: Jaxpr) -> Jaxpr:
 
     XLA makes a copy of each: 100 of 1300 ms in a training step of ResNet-50.
     """
-    same, equations = {}, []
+    same: dict[Var, Any] = {}
+    equations = []
     for equation in jaxpr.eqns:
         equation = equation.replace(invars=[same.get(v, v) if isinstance(v, Var) else v for v in equation.invars])
         if equation.primitive.name == "reduce_precision" and _keeps_precision(**equation.params, of=equation.invars[0]):
@@ -117,52 +175,35 @@ def _is_smooth(x: Any) -> bool:
     return jax.numpy.issubdtype(x.dtype, jax.numpy.inexact)
 
 
-# A function of `count` residuals and of tangents, linear in these, whose transpose is isolated.
+# A `_Linear` function, whose transpose is isolated.
 _derivative = Primitive("recomputed_derivative")
 _derivative.multiple_results = True
 
 
 @_derivative.def_impl
-def _evaluate(*operands: Any, function: Callable, count: int) -> list:
-    return function(operands[:count], operands[count:])
+def _evaluate(*operands: Any, function: _Linear) -> list:
+    return function(*operands)
 
 
 @_derivative.def_abstract_eval
-def _abstract(*operands: Any, **params: Any) -> list:
-    outputs = jax.eval_shape(lambda *operands: _evaluate(*operands, **params), *operands)
-    return [jax.core.ShapedArray(y.shape, y.dtype) for y in outputs]
+def _abstract(*operands: Any, function: _Linear) -> list:
+    return [jax.core.ShapedArray(y.shape, y.dtype) for y in jax.eval_shape(function, *operands)]
 
 
-def _transpose(cotangents: Sequence[Any], *operands: Any, function: Callable, count: int) -> list:
-    residuals, tangents = operands[:count], operands[count:]
+def _transpose(cotangents: Sequence[Any], *operands: Any, function: _Linear) -> list:
+    residuals, tangents = operands[: function.residuals], operands[function.residuals :]
     shapes = [jax.ShapeDtypeStruct(t.aval.shape, t.aval.dtype) for t in tangents]
-
-    def backward(residuals: tuple, cotangents: tuple) -> tuple:
-        return jax.linear_transpose(lambda *tangents: function(residuals, tangents), *shapes)([*cotangents])
-
-    operands = residuals, tuple(map(ad.instantiate_zeros, cotangents))
-    if not any(map(is_compiled, jax.tree.leaves(operands))):
-        return [None] * count + [*backward(*operands)]
-    traced_once = jax.jit(backward)
-    outputs = lax.platform_dependent(*operands, cpu=isolate(traced_once), default=traced_once)
-    return [None] * count + [*outputs]
+    return [None] * len(residuals) + [*function.transpose(residuals, [*map(ad.instantiate_zeros, cotangents)], shapes)]
 
 
-def _derivative_jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple:
-    return jax.jvp(lambda *operands: _evaluate(*operands, **params), primals, [*map(ad.instantiate_zeros, tangents)])
+def _derivative_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, function: _Linear) -> tuple:
+    return jax.jvp(function, primals, [*map(ad.instantiate_zeros, tangents)])
 
 
-def _batch(axis: Any, operands: Sequence[Any], dims: Sequence[Any], *, function: Callable, count: int) -> tuple:
-    def mapped(residuals: Sequence[Any], tangents: Sequence[Any]) -> list:
-        batched = jax.vmap(
-            lambda *operands: function(operands[:count], operands[count:]),
-            tuple(dims),
-            axis_name=axis.name,
-            axis_size=axis.size,
-        )
-        return batched(*residuals, *tangents)
-
-    outputs = _derivative.bind(*operands, function=mapped, count=count)
+def _batch(axis: Any, operands: Sequence[Any], dims: Sequence[Any], *, function: _Linear) -> tuple:
+    mapped = jax.vmap(function, tuple(dims), axis_name=axis.name, axis_size=axis.size)
+    linear = _Linear(lambda residuals, tangents: mapped(*residuals, *tangents), function.residuals)
+    outputs = _derivative.bind(*operands, function=linear)
     return outputs, [0] * len(outputs)
 
 

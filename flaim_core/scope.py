@@ -10,17 +10,18 @@ abstract values, only records what it declares (`spec`, `init`).
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from flaim_core.leaf import Init, Leaf, LeafError, init_leaves, mismatches, stable_hash
-from flaim_core.recompute import PRODUCTS, recomputed
+from flaim_core.recompute import PRODUCTS, Recomputed, recomputed
 from flaim_core.tree import Path, merge, nest
 
 PARAMS, STATS = "params", "batch_stats"
@@ -59,7 +60,7 @@ class _Run:
     abstract: bool = False
     training: bool = False
     dtype: Any = None
-    key: PRNGKeyArray | None = None
+    key: PRNGKeyArray | Callable[[], PRNGKeyArray] | None = None
     root: Path = ()
     capture: str | None = None
     remat: bool = False
@@ -74,6 +75,7 @@ class _Run:
     intermediates: dict[Path, Any] = field(default_factory=dict)
     drawn: dict[Path, PRNGKeyArray] = field(default_factory=dict)
     memo: dict = field(default_factory=dict)
+    blocks: dict[tuple, Recomputed] = field(default_factory=dict)
     calls: list[Call] | None = None
     produced: dict[int, tuple[int, Any]] = field(default_factory=dict)
 
@@ -85,7 +87,7 @@ class _Run:
         """The key of a node: its parent's, folded with a hash of its name."""
         if len(path) == len(self.root):
             assert self.key is not None
-            return self.key
+            return self.key() if callable(self.key) else self.key
         if path not in self.drawn:
             self.drawn[path] = jax.random.fold_in(self.key_at(path[:-1]), stable_hash(path[-1]))
         return self.drawn[path]
@@ -171,12 +173,13 @@ class Scope:
         so that batch norm, dropout and captures inside it pass through the transformation.
         """
         run = self._run
-        if run.abstract or run.recomputing or not (run.remat or run.training and not self._modules()):
+        if run.abstract or run.recomputing or not (run.remat or (run.training and not self._modules())):
             return block(self, x, *args, **kwargs)
-        pure = self._recomputed(functools.partial(self._pure, block, args=args, kwargs=kwargs, root=run.root))
-        value, updates, intermediates = pure(self._params, self._stats, run.key, x)
-        run.updates.update(updates)
-        run.intermediates.update(intermediates)
+        names = [stable_hash(name) for name in self.path[len(run.root) :]]
+        pure = self._shared(block, args, kwargs)
+        value, *others = pure(self._params, self._stats, run.key, np.array(names, np.uint32), x)
+        for target, found in zip((run.updates, run.intermediates), others):
+            target.update({(*self.path, *path): v for path, v in found.items()})
         return value
 
     def repeat(
@@ -231,18 +234,17 @@ class Scope:
 
         def body(x, inputs):
             params, stats, key, options = inputs
-            options = {**options, **kwargs}
-            pure = functools.partial(nodes[0]._pure, block, args=(), kwargs=options, root=nodes[0].path)
-            pure = self._recomputed(pure) if run.remat or run.training else pure
+            pure: Callable = functools.partial(nodes[0]._pure, block, args=(), kwargs={**options, **kwargs})
+            if run.remat or run.training:
+                pure = recomputed(pure, self._kept())
             x, updates, intermediates = pure(params, stats, key, x)
             return x, (updates, intermediates, x if after is not None else None)
 
         x, (updates, intermediates, values) = jax.lax.scan(body, x, inputs)
-        depth = len(self.path)
         for i in range(n):
             for target, stacked in ((run.updates, updates), (run.intermediates, intermediates)):
                 for path, value in stacked.items():
-                    target[(*path[:depth], str(i), *path[depth + 1 :])] = jax.tree.map(lambda v, i=i: v[i], value)
+                    target[(*self.path, str(i), *path)] = jax.tree.map(lambda v, i=i: v[i], value)
             if after is not None:
                 after(i, jax.tree.map(lambda v, i=i: v[i], values))
         return x
@@ -251,14 +253,38 @@ class Scope:
         """Paths at or below this one whose kernels are replaced by modules, which may have side effects."""
         return [path for path in self._run.modules if path[: len(self.path)] == self.path]
 
-    def _recomputed(self, pure: Callable) -> Callable:
-        return recomputed(pure, keep=frozenset() if self._run.remat else PRODUCTS)
+    def _shared(self, block: Callable, args: tuple, kwargs: Mapping) -> Recomputed:
+        """`block` as a pure function, recomputed in the backward pass, that equal blocks have in common.
 
-    def _pure(self, block, params, stats, key, x, *, args, kwargs, root):
-        """`block` as a pure function of its inputs, `key` that of `root`: value, new statistics and intermediates."""
-        run = self._run.fork(key=key, root=root, recomputing=True)
+        A block's random keys follow from the root's key and the hashes of the names that lead to it.
+        """
+        run = self._run
+
+        def pure(params, stats, key, names, x):
+            own_key = None if key is None else functools.cache(lambda: functools.reduce(jax.random.fold_in, names, key))
+            return self._pure(block, params, stats, own_key, x, args=args, kwargs=kwargs)
+
+        shared = Recomputed(pure, self._kept())
+        if run.capture is not None or run.modules or run.substitutes:  # these depend on the path
+            return shared
+        options, structure = jax.tree.flatten((args, kwargs))
+        try:
+            return run.blocks.setdefault((block, structure, tuple(options)), shared)
+        except TypeError:  # an option that cannot be hashed
+            return shared
+
+    def _kept(self) -> Set[str]:
+        """What blocks keep for their derivative."""
+        return frozenset() if self._run.remat else PRODUCTS
+
+    def _pure(self, block, params, stats, key, x, *, args, kwargs):
+        """`block` as a pure function of its inputs: value, new statistics and intermediates, by their paths in it."""
+        run, depth = self._run.fork(key=key, root=self.path, recomputing=True), len(self.path)
         value = block(Scope(run, self.path, params, stats), x, *args, **kwargs)
-        return value, run.updates, run.intermediates
+        updates, intermediates = (
+            {path[depth:]: v for path, v in found.items()} for found in (run.updates, run.intermediates)
+        )
+        return value, updates, intermediates
 
 
 def kernel(fn: Callable) -> Callable:

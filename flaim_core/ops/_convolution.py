@@ -62,7 +62,7 @@ def _patches(x, shape, **window):
 
 def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, dilation: Pair, groups: int):
     if groups > 1:
-        window = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+        window: dict = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
         x = jax.ShapeDtypeStruct(shape, cotangent.dtype)
         return jax.linear_transpose(lambda x: xla_convolution(x, kernel, **window), x)(cotangent)[0]
     reach = [(k - 1) * d for k, d in zip(kernel.shape, dilation)]

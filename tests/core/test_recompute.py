@@ -1,6 +1,4 @@
-"""Functions whose derivative recomputes: the same values and derivatives, of every order and under every transformation;
-fewer residuals.
-"""
+"""Functions whose derivative recomputes: equal values and derivatives under every transformation; fewer residuals."""
 
 import chex
 import jax
