@@ -66,6 +66,9 @@ def conv(
 # Input channels of the dense kernels that grouped kernels are merged into: wide enough for a vectorised inner loop,
 # narrow enough that the zeros multiplied do not outweigh it. Of 32, 64, 128 and 256, 32 was the fastest everywhere.
 _BLOCK_DIAGONAL_WIDTH = 32
+# More convolutions than this compile as a loop: for 32 of them, 7x7x1024, in a fifth of the time; they then take 3.2
+# instead of 2.6 ms, their gradients 14 instead of 10 ms.
+_MANY_PARTS = 16
 
 
 def _pointwise(x, kernel, stride):
@@ -90,8 +93,11 @@ def _dense_groups(x, kernel, *, stride, padding, dilation, groups):
         joined -= 1
     parts, out_per_group = groups // joined, features // groups
     blocks = kernel.reshape(height, width, per_group, parts, joined, out_per_group)
-    dense = jnp.einsum("hwipjo,jk->hwkipjo", blocks, jnp.eye(joined, dtype=kernel.dtype))
-    dense = dense.reshape(height, width, joined * per_group, features)
+    kernels = jnp.einsum("hwipjo,jk->phwkijo", blocks, jnp.eye(joined, dtype=kernel.dtype))
+    kernels = kernels.reshape(parts, height, width, joined * per_group, joined * out_per_group)
     convolve = functools.partial(convolution, stride=stride, padding=padding, dilation=dilation, groups=1)
-    outputs = map(convolve, jnp.split(x, parts, axis=-1), jnp.split(dense, parts, axis=-1))
-    return jnp.concatenate(list(outputs), axis=-1)
+    if parts <= _MANY_PARTS:
+        return jnp.concatenate(list(map(convolve, jnp.split(x, parts, axis=-1), kernels)), axis=-1)
+    images = jnp.moveaxis(x.reshape(*x.shape[:3], parts, -1), 3, 0)
+    outputs = lax.map(lambda pair: convolve(*pair), (images, kernels))
+    return jnp.moveaxis(outputs, 0, 3).reshape(*outputs.shape[1:4], -1)
