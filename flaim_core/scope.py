@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from flaim_core.leaf import Init, Leaf, LeafError, init_leaves, mismatches, stable_hash
+from flaim_core.ops._isolate import is_compiled
 from flaim_core.recompute import PRODUCTS, Recomputed, recomputed
 from flaim_core.tree import Path, merge, nest
 
@@ -167,13 +168,14 @@ class Scope:
         return Scope(replace(self._run, substitutes=paths), self.path, self._params, self._stats)
 
     def call(self, block: Callable, x: Any, *args, **kwargs) -> Any:
-        """Run `block(self, x, *args, **kwargs)`; its derivative keeps no more than the results of matrix products.
+        """Run `block(self, x, *args, **kwargs)`; where it is compiled in training, as `recomputed` makes it.
 
-        Where `apply(remat=True)` asks, it keeps nothing. The block runs as a pure function with collectors of its own,
-        so that batch norm, dropout and captures inside it pass through the transformation.
+        Where `apply(remat=True)` asks, its derivative keeps nothing but its inputs. The block runs as a pure function
+        with collectors of its own, so that batch norm, dropout and captures inside it pass through the transformation.
         """
         run = self._run
-        if run.abstract or run.recomputing or not (run.remat or (run.training and not self._modules())):
+        compiled = run.training and any(map(is_compiled, jax.tree.leaves(x))) and not self._modules()
+        if run.abstract or run.recomputing or not (run.remat or compiled):
             return block(self, x, *args, **kwargs)
         names = [stable_hash(name) for name in self.path[len(run.root) :]]
         pure = self._shared(block, args, kwargs)
