@@ -38,11 +38,16 @@ def main(
     task: Annotated[list[str] | None, typer.Option(help=f"Which of {', '.join(TASKS)}; all by default.")] = None,
     seconds: Annotated[float, typer.Option(help="How long each contender is timed, per model and task.")] = 3.0,
     adapters: Annotated[bool, typer.Option(help="Time the four adapters too (forward).")] = True,
+    dtype: Annotated[str, typer.Option(help="Compute dtype; timm's by autocast.")] = "float32",
     keep: Annotated[bool, typer.Option(help="Keep the figures of other tasks that the output file holds.")] = False,
-    output: Annotated[Path, typer.Option(help="Where the figures go.")] = harness.ROOT / "benchmarks/results/cpu.json",
+    output: Annotated[
+        Path | None, typer.Option(help="Where the figures go: benchmarks/results/cpu.json, or cpu-DTYPE.json.")
+    ] = None,
 ) -> None:
     """Time flaim, timm and Keras side by side, one process each, taking turns."""
     console = Console()
+    if output is None:
+        output = harness.ROOT / "benchmarks/results" / ("cpu.json" if dtype == "float32" else f"cpu-{dtype}.json")
     rate = harness.matmul_rate()
     console.print(f"Matrix products of float32 numbers run at {rate / 1e9:.0f} GFLOP/s here.")
     report: dict = {"machine": {**harness.machine(), "matmul_flops": rate}, "results": []}
@@ -57,11 +62,11 @@ def main(
         panel = {}
         for model in models or PANEL:
             ours = list(FLAIM) if adapters and kind == "forward" else ["flaim"]
-            keras = ["keras"] if model in KERAS and kind == "forward" else []
+            keras = ["keras"] if model in KERAS and kind == "forward" and dtype == "float32" else []
             panel[model] = ours + list(TIMM) + keras
-        results = harness.run_panel(panel, kind, batch, seconds=seconds)
+        results = harness.run_panel(panel, kind, batch, dtype, seconds)
         limits = {model: harness.operations(model, batch, kind) / rate for model in panel}
-        console.print(harness.table(results, f"{kind}, batch {batch}, float32: median ms", limits))
+        console.print(harness.table(results, f"{kind}, batch {batch}, {dtype}: median ms", limits))
         report["results"] += [{**asdict(r), "median": r.median} for rows in results.values() for r in rows]
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report, indent=1))
