@@ -52,7 +52,7 @@ def main(
         medians = measure(name, repeats)
         bare = medians.pop("jax.jit")
         arrays = len(jax.tree.leaves(models.create(name).spec()))
-        more = [f"{m * 1e3:.2f} (+{(m - bare) * 1e3:.2f})" for m in medians.values()]
+        more = [f"{m * 1e3:.2f} ({(m - bare) * 1e3:+.2f})" for m in medians.values()]
         table.add_row(name, str(arrays), f"{bare * 1e3:.2f}", *more)
     Console().print(table)
 
