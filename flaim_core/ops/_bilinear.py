@@ -8,6 +8,7 @@ its 1900 ms so, one of ResNet-50 446 of 2150 (2 cores, float32, jax 0.10.2).
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,14 +47,14 @@ def bilinear(
     def transpose_input(cotangent, x, kernel, **options):
         return _by_platform(
             functools.partial(input_gradient, shape=x.aval.shape, **options),
-            lambda cotangent, kernel: _transpose(lambda x: generic(x, kernel, **options), x.aval, cotangent),
+            lambda cotangent, kernel: transposed(lambda x: generic(x, kernel, **options), x.aval, cotangent),
             (cotangent, kernel),
         )
 
     def transpose_kernel(cotangent, x, kernel, **options):
         return _by_platform(
             functools.partial(kernel_gradient, shape=kernel.aval.shape, **options),
-            lambda x, cotangent: _transpose(lambda kernel: generic(x, kernel, **options), kernel.aval, cotangent),
+            lambda x, cotangent: transposed(lambda kernel: generic(x, kernel, **options), kernel.aval, cotangent),
             (x, cotangent),
         )
 
@@ -75,7 +76,8 @@ def bilinear(
     return primitive.bind
 
 
-def _transpose(function: Callable, aval, cotangent):
+def transposed(function: Callable, aval: Any, cotangent: jax.Array) -> jax.Array:
+    """What the transpose of `function`, linear in one array with the shape and type of `aval`, makes of `cotangent`."""
     return jax.linear_transpose(function, jax.ShapeDtypeStruct(aval.shape, aval.dtype))(cotangent)[0]
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaim_core.ops._bilinear import bilinear
+from flaim_core.ops._bilinear import bilinear, transposed
 from flaim_core.ops._isolate import isolated
 
 Pair = tuple[int, int]
@@ -64,7 +64,7 @@ def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, di
     if groups > 1:
         window: dict = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
         x = jax.ShapeDtypeStruct(shape, cotangent.dtype)
-        return jax.linear_transpose(lambda x: xla_convolution(x, kernel, **window), x)(cotangent)[0]
+        return transposed(lambda x: xla_convolution(x, kernel, **window), x, cotangent)
     reach = [(k - 1) * d for k, d in zip(kernel.shape, dilation)]
     lows = [r - low for r, (low, _) in zip(reach, padding)]
     spans = [(n - 1) * s + 1 for n, s in zip(cotangent.shape[1:], stride)]
@@ -83,7 +83,7 @@ def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, di
 def _kernel_gradient(x, cotangent, *, shape, groups: int, **window):
     if groups > 1:
         kernel = jax.ShapeDtypeStruct(shape, x.dtype)
-        return jax.linear_transpose(lambda k: xla_convolution(x, k, groups=groups, **window), kernel)(cotangent)[0]
+        return transposed(lambda kernel: xla_convolution(x, kernel, groups=groups, **window), kernel, cotangent)
     many = cotangent.shape[1] * cotangent.shape[2] >= _MANY_PIXELS
     by_products = _kernel_gradient_by_image if many else _kernel_gradient_by_patches
     return isolated(by_products, shape=shape, **window)(x, cotangent)
