@@ -24,9 +24,11 @@ from jax.interpreters import ad, batching, mlir
 from flaim_core.ops._isolate import is_compiled, isolate
 
 PRODUCTS = frozenset({"dense", "convolution", "depthwise_convolution", "dot_general", "conv_general_dilated"})
+REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "psum"})
+COSTLY = PRODUCTS | REDUCTIONS
 
 
-def recomputed(function: Callable, keep: Set[str] = PRODUCTS) -> Callable:
+def recomputed(function: Callable, keep: Set[str] = COSTLY) -> Callable:
     """`function` of trees of arrays, whose derivative keeps its inputs and what the primitives named in `keep` return.
 
     The rest is computed again, on a CPU; elsewhere where `keep` is empty, and XLA decides where it is not. Derivatives

@@ -22,7 +22,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flaim_core.leaf import Init, Leaf, LeafError, init_leaves, mismatches, stable_hash
 from flaim_core.ops._isolate import is_compiled
-from flaim_core.recompute import PRODUCTS, Recomputed, recomputed
+from flaim_core.recompute import COSTLY, Recomputed, recomputed
 from flaim_core.tree import Path, merge, nest
 
 PARAMS, STATS = "params", "batch_stats"
@@ -277,7 +277,7 @@ class Scope:
 
     def _kept(self) -> Set[str]:
         """What blocks keep for their derivative."""
-        return frozenset() if self._run.remat else PRODUCTS
+        return frozenset() if self._run.remat else COSTLY
 
     def _pure(self, block, params, stats, key, x, *, args, kwargs):
         """`block` as a pure function of its inputs: value, new statistics and intermediates, by their paths in it."""

@@ -25,7 +25,9 @@ def _variance(x: Array, mean: Array, axes: tuple[int, ...], keepdims: bool = Fal
 def _variance_jvp(axes: tuple[int, ...], keepdims: bool, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     """Deviations from the mean sum to zero, so that its tangent does not count: a pass over x less."""
     (x, mean), (tangent, _) = primals, tangents
-    return _variance(x, mean, axes, keepdims), 2 * jnp.mean((x - mean) * tangent, axes, keepdims=keepdims)
+    return jnp.mean(jnp.square(x - mean), axes, keepdims=keepdims), 2 * jnp.mean(
+        (x - mean) * tangent, axes, keepdims=keepdims
+    )
 
 
 @kernel

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flaim_core.ops import _winograd
 from flaim_core.ops._bilinear import bilinear, transposed
 from flaim_core.ops._isolate import isolated
 
@@ -48,11 +49,18 @@ def taps(x, kernel_size: Pair, *, stride: Pair, padding: Pads, dilation: Pair, s
 
 
 def _on_cpu(x, kernel, *, groups: int, **window):
+    if _by_winograd(x, kernel.shape, groups=groups, **window):
+        return _winograd.convolution(x, kernel, window["padding"])
     if groups > 1 or math.prod(kernel.shape[:3]) > _FEW or kernel.shape[3] > _FEW:
         return xla_convolution(x, kernel, groups=groups, **window)
     shape = jax.eval_shape(functools.partial(xla_convolution, groups=1, **window), x, kernel).shape
     patches = _patches(x, kernel.shape, size=shape[1:3], **window)
     return lax.dot_general(patches, kernel.reshape(-1, kernel.shape[3]), (((3,), (0,)), ((), ())))
+
+
+def _by_winograd(x, shape, *, stride: Pair, padding, dilation: Pair, groups: int) -> bool:
+    is_plain = stride == dilation == (1, 1) and groups == 1
+    return is_plain and _winograd.serves(x.shape, shape, padding, x.dtype)
 
 
 def _patches(x, shape, **window):
@@ -68,12 +76,16 @@ def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, di
     reach = [(k - 1) * d for k, d in zip(kernel.shape, dilation)]
     lows = [r - low for r, (low, _) in zip(reach, padding)]
     spans = [(n - 1) * s + 1 for n, s in zip(cotangent.shape[1:], stride)]
+    pads = tuple((low, n + r - low - span) for n, r, low, span in zip(shape[1:], reach, lows, spans))
+    # Transposed here: XLA leaves a convolution whose kernel has its outputs before its inputs to a slow loop.
+    kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+    if _by_winograd(cotangent, kernel.shape, stride=stride, padding=pads, dilation=dilation, groups=groups):
+        return isolated(_winograd.convolution, padding=pads)(cotangent, kernel)
     return lax.conv_general_dilated(
         cotangent,
-        # Transposed here: XLA leaves a convolution whose kernel has its outputs before its inputs to a slow loop.
-        kernel[::-1, ::-1].swapaxes(2, 3),
+        kernel,
         window_strides=(1, 1),
-        padding=[(low, n + r - low - span) for n, r, low, span in zip(shape[1:], reach, lows, spans)],
+        padding=pads,
         lhs_dilation=stride,
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -84,6 +96,8 @@ def _kernel_gradient(x, cotangent, *, shape, groups: int, **window):
     if groups > 1:
         kernel = jax.ShapeDtypeStruct(shape, x.dtype)
         return transposed(lambda kernel: xla_convolution(x, kernel, groups=groups, **window), kernel, cotangent)
+    if _by_winograd(x, shape, groups=groups, **window):
+        return isolated(_winograd.kernel_gradient, padding=window["padding"])(x, cotangent)
     many = cotangent.shape[1] * cotangent.shape[2] >= _MANY_PIXELS
     by_products = _kernel_gradient_by_image if many else _kernel_gradient_by_patches
     return isolated(by_products, shape=shape, **window)(x, cotangent)

@@ -79,6 +79,36 @@ def test_convolution_and_its_gradients_are_xlas(case):
         assert relative_error(a, b) < 4e-6
 
 
+# (images, height, width, in, out, padding); the last one is transformed in parts.
+WINOGRAD = {
+    "even": (4, 14, 14, 256, 128, ((1, 1), (1, 1))),
+    "odd": (8, 17, 15, 160, 128, ((1, 1), (1, 1))),
+    "unpadded": (8, 23, 24, 64, 96, ((0, 0), (0, 0))),
+    "lopsided": (8, 19, 20, 64, 112, ((0, 2), (3, 1))),
+    "in parts": (8, 56, 55, 64, 64, ((1, 1), (1, 1))),
+}
+
+
+@pytest.mark.parametrize("case", WINOGRAD.values(), ids=WINOGRAD.keys())
+def test_winograds_convolution_and_its_gradients_are_those_of_float64(case):
+    *shape, features, ((top, bottom), (left, right)) = case
+    x, kernel = _array(*shape), _array(3, 3, shape[-1], features)
+
+    def convolve(x, kernel):
+        return ops.conv(x, kernel, padding=((top, bottom), (left, right)))
+
+    assert "stablehlo.convolution" not in jax.jit(convolve).lower(x, kernel).as_text()
+    value, pullback = jax.vjp(convolve, x, kernel)
+    cotangent = _array(*value.shape)
+
+    wide = [torch.tensor(np.asarray(a), dtype=torch.float64, requires_grad=True) for a in (x, kernel)]
+    padded = F.pad(wide[0].permute(0, 3, 1, 2), (left, right, top, bottom))
+    expected = F.conv2d(padded, wide[1].permute(3, 2, 0, 1)).permute(0, 2, 3, 1)
+    expected.backward(torch.tensor(np.asarray(cotangent)))
+    for a, b in zip((value, *pullback(cotangent)), (expected.detach(), wide[0].grad, wide[1].grad)):
+        assert relative_error(a, b.numpy()) < 2e-6
+
+
 def _windows(draw, size: int):
     """Size of a kernel, its stride, padding and dilation along an axis of this many pixels."""
     kernel, stride, dilation = (draw(st.integers(1, high)) for high in (5, 3, 3))

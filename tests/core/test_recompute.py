@@ -8,6 +8,7 @@ import pytest
 
 from flaim_core import recomputed
 from flaim_core.ops._dense import dense
+from flaim_core.recompute import PRODUCTS
 
 KEY = jax.random.key(0)
 
@@ -122,6 +123,17 @@ def test_keeps_less():
     assert nothing < 8 + 6
     assert products < 16 + 6
     assert whole > 1.3 * products
+
+
+def test_keeps_sums():
+    """The derivative sums once, for the mean's cotangent; where only products are kept, the mean is taken anew."""
+
+    def sums(**options):
+        centred = recomputed(lambda x: jnp.sin(x * jnp.mean(jnp.exp(x), 0)), **options)
+        gradient = jax.jit(jax.grad(lambda x: jnp.sum(centred(x) ** 2)))
+        return gradient.lower(jnp.zeros((512, 64))).compile().as_text().count(" reduce(")
+
+    assert sums(keep=PRODUCTS) == sums() + 1
 
 
 def test_computes_no_gradient_that_nobody_asks_for():
