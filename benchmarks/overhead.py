@@ -18,15 +18,46 @@ from benchmarks.contenders import ADAPTER_CALLS
 from flaim import models
 
 
-def measure(name: str, repeats: int) -> dict[str, float]:
-    """The median seconds of a call, by adapter and for the bare `jax.jit`."""
-    model = models.create(name, input_size=32)
+def _nnx_split(adapter, model, variables):
+    """An NNX module taken apart once, instead of at each call by `nnx.jit`."""
+    from flax import nnx
+
+    graph, state = nnx.split(adapter.wrap(model, variables))
+    call = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    return lambda x: call(state, x)
+
+
+def _eqx_partition(adapter, model, variables):
+    """An Equinox module and its state taken apart once, instead of at each call by `eqx.filter_jit`."""
+    import equinox as eqx
+
+    arrays, rest = eqx.partition(adapter.wrap(model, variables), eqx.is_array)
+
+    @jax.jit
+    def call(arrays, x):
+        module, state = eqx.combine(arrays, rest)
+        return module(x, state)[0]
+
+    return lambda x: call(arrays, x)
+
+
+# By name: the adapter, and what makes the call of a model and its variables.
+CALLS = {
+    **{name: (name, make) for name, make in ADAPTER_CALLS.items()},
+    "nnx, split once": ("nnx", _nnx_split),
+    "eqx, partitioned once": ("eqx", _eqx_partition),
+}
+
+
+def measure(architecture: str, repeats: int) -> dict[str, float]:
+    """The median seconds of a call, by name in `CALLS` and for the bare `jax.jit`."""
+    model = models.create(architecture, input_size=32)
     variables = model.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (1, *model.input_size, 3))
     bare = jax.jit(lambda variables, x: model.apply(variables, x).value)
     calls = {"jax.jit": lambda x: bare(variables, x)}
-    for adapter, make in ADAPTER_CALLS.items():
-        calls[adapter] = make(importlib.import_module(f"flaim.adapters.{adapter}"), model, variables)
+    for name, (adapter, make) in CALLS.items():
+        calls[name] = make(importlib.import_module(f"flaim.adapters.{adapter}"), model, variables)
     times = {contender: [] for contender in calls}
     for repeat in range(repeats + 3):
         for contender, call in calls.items():
@@ -46,7 +77,7 @@ def main(
     names = names or ["resnet50", "efficientnet_b0", "vit_small_patch16_224"]
     table.add_column("model")
     table.add_column("arrays", justify="right")
-    for contender in ("jax.jit", *ADAPTER_CALLS):
+    for contender in ("jax.jit", *CALLS):
         table.add_column(contender, justify="right")
     for name in names:
         medians = measure(name, repeats)
