@@ -1,8 +1,10 @@
-"""Dense and grouped convolution as XLA has it, with derivatives that a CPU runs faster.
+"""Dense and grouped convolution as XLA has it, with lowerings and derivatives that a CPU runs faster.
 
-Measured on 2 cores (float32, jax 0.10.2, batch 8), the gradient for a 3x3 kernel, from XLA and as below: 56x56, 64
-channels 48 and 18 ms; 28x28, 128 channels 26 and 13 ms; 14x14, 256 channels 10 and 12 ms. A stem, 3x3 with stride 2
-from 3 to 32 channels, 4 images of 224x224: XLA's 4.2 ms, as a product of patches 2.2; to 64 channels 3.3 and 5.7 ms.
+Measured on 2 cores (float32, jax 0.10.2, batch 8), the gradient for a 3x3 kernel, from XLA and as below without
+Winograd's way: 56x56, 64 channels 48 and 18 ms; 28x28, 128 channels 26 and 13 ms; 14x14, 256 channels 10 and 12 ms. As
+a product of patches: a stem, 3x3 with stride 2 from 3 to 32 channels, 4 images of 224x224, XLA's 4.2 ms and 2.2, to 64
+channels 3.3 and 5.7; 3x3, 7x7 pixels, 512 channels, one image 1.9 and 1.3 ms, four 4.8 and 3.9; 14x14, 256 channels 1.0
+and 1.2.
 """
 
 import functools
@@ -21,8 +23,9 @@ Pads = tuple[Pair, Pair]
 
 # Output pixels of an image from which on patches are worth making for the kernel's gradient.
 _MANY_PIXELS = 400
-# Numbers in a patch, and output channels, up to which patches are worth making for the convolution itself.
-_FEW = 32
+# Patches are worth making for the convolution itself up to so many numbers in a patch and output channels, or for so
+# few output pixels of all images and so large a kernel.
+_FEW, _FEW_PIXELS, _LARGE_KERNEL = 32, 196, 2**20
 
 
 def xla_convolution(x, kernel, *, stride: Pair, padding: Pads, dilation: Pair, groups: int):
@@ -51,9 +54,11 @@ def taps(x, kernel_size: Pair, *, stride: Pair, padding: Pads, dilation: Pair, s
 def _on_cpu(x, kernel, *, groups: int, **window):
     if _by_winograd(x, kernel.shape, groups=groups, **window):
         return _winograd.convolution(x, kernel, window["padding"])
-    if groups > 1 or math.prod(kernel.shape[:3]) > _FEW or kernel.shape[3] > _FEW:
+    shape = jax.eval_shape(functools.partial(xla_convolution, groups=groups, **window), x, kernel).shape
+    is_narrow = math.prod(kernel.shape[:3]) <= _FEW and kernel.shape[3] <= _FEW
+    is_brief = math.prod(shape[:3]) <= _FEW_PIXELS and kernel.size >= _LARGE_KERNEL
+    if groups > 1 or not (is_narrow or is_brief):
         return xla_convolution(x, kernel, groups=groups, **window)
-    shape = jax.eval_shape(functools.partial(xla_convolution, groups=1, **window), x, kernel).shape
     patches = _patches(x, kernel.shape, size=shape[1:3], **window)
     return lax.dot_general(patches, kernel.reshape(-1, kernel.shape[3]), (((3,), (0,)), ((), ())))
 

@@ -79,8 +79,9 @@ def test_convolution_and_its_gradients_are_xlas(case):
         assert relative_error(a, b) < 4e-6
 
 
-# (images, height, width, in, out, padding); the last one is transformed in parts.
-WINOGRAD = {
+# (images, height, width, in, out, padding) of 3x3 kernels. All but the first take Winograd's way, the last in parts.
+PRODUCTS = {
+    "few pixels": (4, 7, 6, 320, 384, ((1, 1), (1, 0))),
     "even": (4, 14, 14, 256, 128, ((1, 1), (1, 1))),
     "odd": (8, 17, 15, 160, 128, ((1, 1), (1, 1))),
     "unpadded": (8, 23, 24, 64, 96, ((0, 0), (0, 0))),
@@ -89,8 +90,8 @@ WINOGRAD = {
 }
 
 
-@pytest.mark.parametrize("case", WINOGRAD.values(), ids=WINOGRAD.keys())
-def test_winograds_convolution_and_its_gradients_are_those_of_float64(case):
+@pytest.mark.parametrize("case", PRODUCTS.values(), ids=PRODUCTS.keys())
+def test_convolution_by_matrix_products_and_its_gradients_are_those_of_float64(case):
     *shape, features, ((top, bottom), (left, right)) = case
     x, kernel = _array(*shape), _array(3, 3, shape[-1], features)
 
