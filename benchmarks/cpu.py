@@ -4,7 +4,6 @@ Prints a table for each task, writes `benchmarks/results/cpu.json` and a plot be
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -64,12 +63,9 @@ def main(
             ours = list(FLAIM) if adapters and kind == "forward" else ["flaim"]
             keras = ["keras"] if model in KERAS and kind == "forward" and dtype == "float32" else []
             panel[model] = ours + list(TIMM) + keras
-        results = harness.run_panel(panel, kind, batch, dtype, seconds)
+        results = harness.run_panel(panel, kind, batch, report, output, dtype, seconds)
         limits = {model: harness.operations(model, batch, kind) / rate for model in panel}
         console.print(harness.table(results, f"{kind}, batch {batch}, {dtype}: median ms", limits))
-        report["results"] += [{**asdict(r), "median": r.median} for rows in results.values() for r in rows]
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(report, indent=1))
         harness.plot(report, output.with_suffix(".png"))
     console.print(f"Figures written to {output} and {output.with_suffix('.png')}")
 

@@ -3,8 +3,6 @@
 Prints a table for each task, writes `benchmarks/results/gpu.json` and a plot beside it. `--help` lists the options.
 """
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +28,8 @@ def main(
     for key in task or TASKS:
         kind, batch = TASKS[key]
         panel = dict.fromkeys(models or PANEL, CONTENDERS)
-        results = harness.run_panel(panel, kind, batch, "bfloat16", seconds)
+        results = harness.run_panel(panel, kind, batch, report, output, "bfloat16", seconds)
         console.print(harness.table(results, f"{kind}, batch {batch}, bfloat16: median ms"))
-        report["results"] += [{**asdict(r), "median": r.median} for rows in results.values() for r in rows]
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(report, indent=1))
         harness.plot(report, output.with_suffix(".png"))
     console.print(f"Figures written to {output} and {output.with_suffix('.png')}")
 

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -90,15 +90,27 @@ def ratio(results: list[Result], contender: str = "flaim") -> float:
 
 
 def run_panel(
-    panel: dict[str, list[str]], task: str, batch: int, dtype: str = "float32", seconds: float = 3.0
+    panel: dict[str, list[str]],
+    task: str,
+    batch: int,
+    report: dict,
+    output: Path,
+    dtype: str = "float32",
+    seconds: float = 3.0,
 ) -> dict[str, list[Result]]:
-    """`measure` for every model of `panel` (model: contenders), with a progress bar."""
+    """`measure` for every model of `panel` (model: contenders), with a progress bar.
+
+    After each model its figures join `report`, which is written to `output`, a JSON file.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
     results = {}
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"{task}, batch {batch}", total=len(panel))
         for model, contenders in panel.items():
             progress.update(bar, description=f"{task}, batch {batch}: {model}")
             results[model] = measure(contenders, model, task, batch, dtype, seconds)
+            report["results"] += [{**asdict(r), "median": r.median} for r in results[model]]
+            output.write_text(json.dumps(report, indent=1))
             progress.advance(bar)
     return results
 
