@@ -23,11 +23,13 @@ def _variance(x: Array, mean: Array, axes: tuple[int, ...], keepdims: bool = Fal
 
 @_variance.defjvp
 def _variance_jvp(axes: tuple[int, ...], keepdims: bool, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """Deviations from the mean sum to zero, so that its tangent does not count: a pass over x less."""
+    """Deviations from the mean sum to zero, so that its tangent does not count: a pass over x less.
+
+    The value is written out, not called: so a recomputed derivative sees the sum, and keeps it.
+    """
     (x, mean), (tangent, _) = primals, tangents
-    return jnp.mean(jnp.square(x - mean), axes, keepdims=keepdims), 2 * jnp.mean(
-        (x - mean) * tangent, axes, keepdims=keepdims
-    )
+    average = functools.partial(jnp.mean, axis=axes, keepdims=keepdims)
+    return average(jnp.square(x - mean)), 2 * average((x - mean) * tangent)
 
 
 @kernel
