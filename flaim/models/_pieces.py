@@ -15,6 +15,8 @@ import jax
 from jax import lax
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 
+from flaim_core.parts import fewest_parts, in_parts
+
 _PIXELS_A_CORE = 2 * 224**2
 
 
@@ -28,8 +30,7 @@ def pieces_of(x: Any, leaves: Sequence[Any]) -> int:
     if not all(isinstance(leaf, DynamicJaxprTracer) for leaf in [x, *traced]) or jax.device_count() > 1:
         return 1
     at_once = max(_PIXELS_A_CORE * _cores() // math.prod(x.shape[1:3]), 1)
-    batch = x.shape[0]
-    return next((n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= at_once), 1)
+    return fewest_parts(x.shape[0], at_once)
 
 
 def _cores() -> int:
@@ -39,9 +40,4 @@ def _cores() -> int:
 
 def in_pieces(function: Callable[[Any], Any], x: Any, pieces: int) -> Any:
     """`function(x)`, a tree of arrays with a batch axis in front; on a CPU, of one piece of the batch after another."""
-
-    def mapped(x: Any) -> Any:
-        outputs = lax.map(function, x.reshape(pieces, -1, *x.shape[1:]))
-        return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), outputs)
-
-    return lax.platform_dependent(x, cpu=mapped, default=function)
+    return lax.platform_dependent(x, cpu=lambda x: in_parts(function, x, pieces), default=function)

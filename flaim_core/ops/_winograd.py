@@ -17,6 +17,8 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from flaim_core.parts import fewest_parts, in_parts
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 # Bytes of transformed tiles that one image may take, and that are made at once where there are several images.
@@ -53,8 +55,8 @@ def convolution(x, kernel, padding: Pads):
 
     height, width = _size(x.shape, padding)
     pieces = _pieces(x.shape, kernel.shape[3], padding, _AT_ONCE)
-    y = of_some(x) if pieces == 1 else lax.map(of_some, x.reshape(pieces, -1, *x.shape[1:]))
-    return y.reshape(x.shape[0], *y.shape[-3:])[:, :height, :width]
+    y = of_some(x) if pieces == 1 else in_parts(of_some, x, pieces)
+    return y[:, :height, :width]
 
 
 def kernel_gradient(x, cotangent, padding: Pads):
@@ -149,5 +151,4 @@ def _bytes_of_image(x_shape, features: int, padding: Pads) -> int:
 
 def _pieces(x_shape, features: int, padding: Pads, at_once: int) -> int:
     """The parts of a batch that are transformed one after the other, each of at most `at_once` bytes, or one image."""
-    batch, images = x_shape[0], max(1, at_once // _bytes_of_image(x_shape, features, padding))
-    return next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= images)
+    return fewest_parts(x_shape[0], max(1, at_once // _bytes_of_image(x_shape, features, padding)))
