@@ -1,4 +1,4 @@
-"""Functions whose derivative keeps the results of matrix products and sums, and recomputes what is cheap.
+"""Functions whose derivative keeps the results of linear layers and batch statistics, and recomputes what is cheap.
 
 XLA's buffers come fresh from the operating system at each call, and the first touch of each 4 KB takes 1.6 us.
 Automatic differentiation keeps, for a block of ConvNeXt, 13 maps of the size of its input; the products and the input
@@ -11,7 +11,7 @@ what was computed before. Here the whole derivative of a function is compiled ap
 """
 
 import functools
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,25 +23,38 @@ from jax.interpreters import ad, batching, mlir
 
 from flaim_core.ops._isolate import is_compiled, isolate
 
-PRODUCTS = frozenset({"dense", "convolution", "depthwise_convolution", "dot_general", "conv_general_dilated"})
-REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "psum"})
-COSTLY = PRODUCTS | REDUCTIONS
+# Says of a primitive's inputs and parameters whether its results are kept: a policy of `jax.checkpoint`.
+Policy = Callable[..., bool]
+nothing: Policy = jax.checkpoint_policies.nothing_saveable
+
+_LINEAR = frozenset({"dense", "convolution", "depthwise_convolution", "conv_general_dilated", "psum"})
 
 
-def recomputed(function: Callable, keep: Set[str] = COSTLY) -> Callable:
-    """`function` of trees of arrays, whose derivative keeps its inputs and what the primitives named in `keep` return.
+def costly(primitive: Primitive, *inputs: Any, **params: Any) -> bool:
+    """Keeps the results of linear layers, and sums over other axes than the last, such as batch statistics.
 
-    The rest is computed again, on a CPU; elsewhere where `keep` is empty, and XLA decides where it is not. Derivatives
-    of every order and `jax.vmap` work as for `function`.
+    What this leaves out takes no longer to compute again than to write and read. Of attention nothing is kept, neither
+    its products nor its softmax's maximum and sum, and of a layer norm no statistic.
     """
-    return lambda *inputs: Recomputed(function, keep)(*inputs)
+    if primitive.name == "reduce_sum":
+        return len(inputs[0].shape) - 1 not in params["axes"]
+    return primitive.name in _LINEAR
+
+
+def recomputed(function: Callable, policy: Policy = costly) -> Callable:
+    """`function` of trees of arrays, whose derivative keeps its inputs and what `policy` says.
+
+    The rest is computed again, on a CPU; elsewhere under the policy `nothing`, and XLA decides under another one.
+    Derivatives of every order and `jax.vmap` work as for `function`.
+    """
+    return lambda *inputs: Recomputed(function, policy)(*inputs)
 
 
 class Recomputed:
-    """`recomputed(function, keep)`, traced once for all inputs of equal shapes: for use within one trace."""
+    """`recomputed(function, policy)`, traced once for all inputs of equal shapes: for use within one trace."""
 
-    def __init__(self, function: Callable, keep: Set[str]):
-        self._function, self._keep = function, keep
+    def __init__(self, function: Callable, policy: Policy):
+        self._function, self._policy = function, policy
         self._known: dict = {}
 
     def __call__(self, *inputs: Any) -> Any:
@@ -50,7 +63,7 @@ class Recomputed:
         if signature not in self._known:
             # Traced beforehand, so that arrays which the function closes over become arguments.
             traced, outputs = _trace(lambda *leaves: self._function(*jax.tree.unflatten(structure, leaves)), leaves)
-            run = _with_derivative(traced.jaxpr, self._keep)
+            run = _with_derivative(traced.jaxpr, self._policy)
             self._known[signature] = run, traced.consts, outputs
         run, consts, outputs = self._known[signature]
         return jax.tree.unflatten(outputs, run(*consts, *leaves))
@@ -68,7 +81,7 @@ def _trace(function: Callable, inputs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]
     return jax.make_jaxpr(flat)(*inputs), structure
 
 
-def _with_derivative(jaxpr: Jaxpr, keep: Set[str]) -> Callable:
+def _with_derivative(jaxpr: Jaxpr, policy: Policy) -> Callable:
     """The function of flat inputs that `jaxpr`, with its constants for its first arguments, stands for."""
 
     def evaluate(*inputs: Any) -> list:
@@ -80,7 +93,7 @@ def _with_derivative(jaxpr: Jaxpr, keep: Set[str]) -> Callable:
     def jvp(primals: tuple, tangents: tuple) -> tuple[list, list]:
         moving = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero))
         if moving not in known:
-            known[moving] = _linearized(evaluate, keep, moving, primals)
+            known[moving] = _linearized(evaluate, policy, moving, primals)
         forward, derivative = known[moving]
         outputs, residuals = forward(*primals)
         moved = iter(_derivative.bind(*residuals, *(tangents[i] for i in moving), linear=derivative))
@@ -116,7 +129,7 @@ class _Linear:
         return lax.platform_dependent(*leaves, cpu=apart, default=inline)
 
 
-def _linearized(function: Callable, keep: Set[str], moving: Sequence[int], inputs: Sequence[Any]) -> tuple:
+def _linearized(function: Callable, policy: Policy, moving: Sequence[int], inputs: Sequence[Any]) -> tuple:
     """What returns the function's outputs and residuals for its derivative by the `moving` inputs; that derivative."""
 
     def forward(*inputs: Any) -> tuple[list, Callable]:
@@ -129,9 +142,9 @@ def _linearized(function: Callable, keep: Set[str], moving: Sequence[int], input
 
         keeping = jax.checkpoint(
             of_moving,
-            policy=lambda primitive, *_, **__: primitive.name in keep,
+            policy=policy,
             # Away from a CPU XLA may judge for itself what to recompute, but where all of it is asked.
-            prevent_cse=not keep,
+            prevent_cse=policy is nothing,
         )
         _, linear, outputs = jax.linearize(keeping, *(inputs[i] for i in moving), has_aux=True)
         return outputs, linear

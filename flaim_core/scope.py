@@ -10,7 +10,7 @@ abstract values, only records what it declares (`spec`, `init`).
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flaim_core.leaf import Init, Leaf, LeafError, init_leaves, mismatches, stable_hash
 from flaim_core.ops._isolate import is_compiled
-from flaim_core.recompute import COSTLY, Recomputed, recomputed
+from flaim_core.recompute import Policy, Recomputed, costly, nothing, recomputed
 from flaim_core.tree import Path, merge, nest
 
 PARAMS, STATS = "params", "batch_stats"
@@ -275,9 +275,9 @@ class Scope:
         except TypeError:  # an option that cannot be hashed
             return shared
 
-    def _kept(self) -> Set[str]:
+    def _kept(self) -> Policy:
         """What blocks keep for their derivative."""
-        return frozenset() if self._run.remat else COSTLY
+        return nothing if self._run.remat else costly
 
     def _pure(self, block, params, stats, key, x, *, args, kwargs):
         """`block` as a pure function of its inputs: value, new statistics and intermediates, by their paths in it."""
