@@ -11,6 +11,7 @@ what was computed before. Here the whole derivative of a function is compiled ap
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,18 +28,23 @@ from flaim_core.ops._isolate import is_compiled, isolate
 Policy = Callable[..., bool]
 nothing: Policy = jax.checkpoint_policies.nothing_saveable
 
-_LINEAR = frozenset({"dense", "convolution", "depthwise_convolution", "conv_general_dilated", "psum"})
+_PRODUCTS = frozenset({"dense", "convolution"})  # their second operand's last axis is that of the outputs
+_OTHERS = frozenset({"depthwise_convolution", "conv_general_dilated", "psum"})
+# Sums of so few products take no longer to compute again than to write and read: 1x1 convolutions of up to 64 channels.
+_FEW_PRODUCTS = 64
 
 
 def costly(primitive: Primitive, *inputs: Any, **params: Any) -> bool:
-    """Keeps the results of linear layers, and sums over other axes than the last, such as batch statistics.
+    """Keeps results of linear layers, but where each is a sum of few products, and sums over other axes than the last.
 
     What this leaves out takes no longer to compute again than to write and read. Of attention nothing is kept, neither
-    its products nor its softmax's maximum and sum, and of a layer norm no statistic.
+    its products nor its softmax's maximum and sum, and of a layer norm no statistic; of a batch norm both are.
     """
+    if primitive.name in _PRODUCTS:
+        return math.prod(inputs[1].shape[:-1]) > _FEW_PRODUCTS
     if primitive.name == "reduce_sum":
         return len(inputs[0].shape) - 1 not in params["axes"]
-    return primitive.name in _LINEAR
+    return primitive.name in _OTHERS
 
 
 def recomputed(function: Callable, policy: Policy = costly) -> Callable:
