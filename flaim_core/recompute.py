@@ -35,13 +35,13 @@ _FEW_PRODUCTS = 64
 
 
 def costly(primitive: Primitive, *inputs: Any, **params: Any) -> bool:
-    """Keeps results of linear layers, but where each is a sum of few products, and sums over other axes than the last.
+    """Keeps results of linear layers, but sums of few products in one group, and sums over other axes than the last.
 
     What this leaves out takes no longer to compute again than to write and read. Of attention nothing is kept, neither
     its products nor its softmax's maximum and sum, and of a layer norm no statistic; of a batch norm both are.
     """
     if primitive.name in _PRODUCTS:
-        return math.prod(inputs[1].shape[:-1]) > _FEW_PRODUCTS
+        return math.prod(inputs[1].shape[:-1]) > _FEW_PRODUCTS or params.get("groups", 1) > 1
     if primitive.name == "reduce_sum":
         return len(inputs[0].shape) - 1 not in params["axes"]
     return primitive.name in _OTHERS

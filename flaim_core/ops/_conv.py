@@ -14,7 +14,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core.ops._convolution import Pads, Pair, convolution
@@ -48,7 +47,6 @@ def conv(
     `padding` is ((top, bottom), (left, right)), in pixels.
     """
     (height, width, per_group), channels = kernel.shape[:3], x.shape[-1]
-    generic = functools.partial(convolution, stride=stride, padding=padding, dilation=dilation, groups=groups)
     unpadded = padding == ((0, 0), (0, 0))
     if (height, width) == (1, 1) and unpadded and groups == 1:
         return _pointwise(x, kernel, stride)
@@ -57,18 +55,7 @@ def conv(
     if groups == channels and per_group == 1:
         x = jnp.repeat(x, kernel.shape[-1] // channels, axis=-1)  # a depth multiplier: that many outputs a channel
         return depthwise(x, kernel[:, :, 0], stride=stride, padding=padding, dilation=dilation)
-    if groups > 1:
-        dense = functools.partial(_dense_groups, stride=stride, padding=padding, dilation=dilation, groups=groups)
-        return lax.platform_dependent(x, kernel, cpu=dense, default=generic)
-    return generic(x, kernel)
-
-
-# Input channels of the dense kernels that grouped kernels are merged into: wide enough for a vectorised inner loop,
-# narrow enough that the zeros multiplied do not outweigh it. Of 32, 64, 128 and 256, 32 was the fastest everywhere.
-_BLOCK_DIAGONAL_WIDTH = 32
-# More convolutions than this compile as a loop: for 32 of them, 7x7x1024, in a fifth of the time; they then take 3.2
-# instead of 2.6 ms, their gradients 14 instead of 10 ms.
-_MANY_PARTS = 16
+    return convolution(x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def _pointwise(x, kernel, stride):
@@ -83,21 +70,3 @@ def _patchify(x, kernel):
     x = x[:, : rows * p, : columns * q].reshape(batch, rows, p, columns, q, channels)
     patches = x.swapaxes(2, 3).reshape(batch, rows, columns, -1)
     return dense(patches, kernel.reshape(-1, kernel.shape[-1]))
-
-
-def _dense_groups(x, kernel, *, stride, padding, dilation, groups):
-    """A grouped convolution as separate dense ones; narrow groups share a kernel that is zero off its diagonal."""
-    height, width, per_group, features = kernel.shape
-    joined = max(1, min(groups, _BLOCK_DIAGONAL_WIDTH // per_group))
-    while groups % joined:
-        joined -= 1
-    parts, out_per_group = groups // joined, features // groups
-    blocks = kernel.reshape(height, width, per_group, parts, joined, out_per_group)
-    kernels = jnp.einsum("hwipjo,jk->phwkijo", blocks, jnp.eye(joined, dtype=kernel.dtype))
-    kernels = kernels.reshape(parts, height, width, joined * per_group, joined * out_per_group)
-    convolve = functools.partial(convolution, stride=stride, padding=padding, dilation=dilation, groups=1)
-    if parts <= _MANY_PARTS:
-        return jnp.concatenate(list(map(convolve, jnp.split(x, parts, axis=-1), kernels)), axis=-1)
-    images = jnp.moveaxis(x.reshape(*x.shape[:3], parts, -1), 3, 0)
-    outputs = lax.map(lambda pair: convolve(*pair), (images, kernels))
-    return jnp.moveaxis(outputs, 0, 3).reshape(*outputs.shape[1:4], -1)

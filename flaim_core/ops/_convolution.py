@@ -12,10 +12,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from flaim_core.ops import _winograd
-from flaim_core.ops._bilinear import bilinear, transposed
+from flaim_core.ops._bilinear import bilinear
+from flaim_core.ops._groups import by_parts, from_parts, groups_in_part, to_parts
 from flaim_core.ops._isolate import isolated
 
 Pair = tuple[int, int]
@@ -23,6 +25,8 @@ Pads = tuple[Pair, Pair]
 
 # Output pixels of an image from which on patches are worth making for the kernel's gradient.
 _MANY_PIXELS = 400
+# Input times output channels up to which that gradient is faster by images than by Winograd's way.
+_SMALL_KERNEL = 64 * 64
 # Patches are worth making for the convolution itself up to so many numbers in a patch and output channels, or for so
 # few output pixels of all images and so large a kernel.
 _FEW, _FEW_PIXELS, _LARGE_KERNEL = 32, 196, 2**20
@@ -52,12 +56,14 @@ def taps(x, kernel_size: Pair, *, stride: Pair, padding: Pads, dilation: Pair, s
 
 
 def _on_cpu(x, kernel, *, groups: int, **window):
+    if groups > 1:
+        return by_parts(functools.partial(_on_cpu, groups=1, **window), x, to_parts(kernel, groups))
     if _by_winograd(x, kernel.shape, groups=groups, **window):
         return _winograd.convolution(x, kernel, window["padding"])
     shape = jax.eval_shape(functools.partial(xla_convolution, groups=groups, **window), x, kernel).shape
     is_narrow = math.prod(kernel.shape[:3]) <= _FEW and kernel.shape[3] <= _FEW
     is_brief = math.prod(shape[:3]) <= _FEW_PIXELS and kernel.size >= _LARGE_KERNEL
-    if groups > 1 or not (is_narrow or is_brief):
+    if not (is_narrow or is_brief):
         return xla_convolution(x, kernel, groups=groups, **window)
     patches = _patches(x, kernel.shape, size=shape[1:3], **window)
     return lax.dot_general(patches, kernel.reshape(-1, kernel.shape[3]), (((3,), (0,)), ((), ())))
@@ -75,9 +81,9 @@ def _patches(x, shape, **window):
 
 def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, dilation: Pair, groups: int):
     if groups > 1:
-        window: dict = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
-        x = jax.ShapeDtypeStruct(shape, cotangent.dtype)
-        return transposed(lambda x: xla_convolution(x, kernel, **window), x, cotangent)
+        kernels = to_parts(kernel, groups)
+        part: dict = dict(shape=(*shape[:3], kernels.shape[3]), stride=stride, padding=padding, dilation=dilation)
+        return by_parts(functools.partial(_input_gradient, groups=1, **part), cotangent, kernels)
     reach = [(k - 1) * d for k, d in zip(kernel.shape, dilation)]
     lows = [r - low for r, (low, _) in zip(reach, padding)]
     spans = [(n - 1) * s + 1 for n, s in zip(cotangent.shape[1:], stride)]
@@ -98,14 +104,14 @@ def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, di
 
 
 def _kernel_gradient(x, cotangent, *, shape, groups: int, **window):
-    if groups > 1:
-        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
-        return transposed(lambda kernel: xla_convolution(x, kernel, groups=groups, **window), kernel, cotangent)
-    if _by_winograd(x, shape, groups=groups, **window):
+    if shape[2] * shape[3] > _SMALL_KERNEL and _by_winograd(x, shape, groups=groups, **window):
         return isolated(_winograd.kernel_gradient, padding=window["padding"])(x, cotangent)
-    many = cotangent.shape[1] * cotangent.shape[2] >= _MANY_PIXELS
-    by_products = _kernel_gradient_by_image if many else _kernel_gradient_by_patches
-    return isolated(by_products, shape=shape, **window)(x, cotangent)
+    if groups == 1 and cotangent.shape[1] * cotangent.shape[2] < _MANY_PIXELS:
+        return isolated(_kernel_gradient_by_patches, shape=shape, **window)(x, cotangent)
+    parts = groups // groups_in_part(shape[2], groups)
+    part = *shape[:2], x.shape[3] // parts, shape[3] // parts
+    kernels = isolated(_kernel_gradients_by_image, parts=parts, shape=part, **window)(x, cotangent)
+    return from_parts(kernels, shape[2], groups)
 
 
 def _kernel_gradient_by_patches(x, cotangent, *, shape, **window):
@@ -116,14 +122,16 @@ def _kernel_gradient_by_patches(x, cotangent, *, shape, **window):
     return product.reshape(shape).astype(x.dtype)
 
 
-def _kernel_gradient_by_image(x, cotangent, *, shape, stride: Pair, padding: Pads, dilation: Pair):
-    """An image at a time, patches times cotangent, so that the patches stay within the processor's cache.
+def _kernel_gradients_by_image(x, cotangent, *, parts: int, shape, stride: Pair, padding: Pads, dilation: Pair):
+    """The gradients `(parts, *shape)` of the kernels that each serve their part of the channels.
 
-    With channels first and each image's pixels in one row, what a kernel position meets is a slice of that row: padded
-    to the width of the longest slice, the cotangent has zeros where a row of pixels ends. Under a stride there is a row
-    for each of its phases.
+    An image at a time, pixels times cotangent, so that their copies stay within the processor's cache. With channels
+    first and each image's pixels in one row, what a kernel position meets is a slice of that row: padded to the width
+    of the longest slice, the cotangent has zeros where a row of pixels ends. Under a stride there is a row for each of
+    its phases. Either the slices for all positions are multiplied by the cotangent, or those for the kernel's rows by
+    the cotangents shifted for its columns: whichever is less to copy.
     """
-    (height, width), (out_height, out_width) = shape[:2], cotangent.shape[1:3]
+    (height, width, channels, features), (out_height, out_width) = shape, cotangent.shape[1:3]
     down, right = ([(i * d // s, i * d % s) for i in range(k)] for k, d, s in zip(shape, dilation, stride))
     columns = out_width + right[-1][0]
     rows = out_height + down[-1][0] + 1  # a spare one, that the last slices reach into
@@ -131,24 +139,39 @@ def _kernel_gradient_by_image(x, cotangent, *, shape, stride: Pair, padding: Pad
         (before, count * s - n - before, 0)
         for (before, _), count, s, n in zip(padding, (rows, columns), stride, x.shape[1:3])
     ]
+    # Of each product the slices, by their offset and phase in both directions, and the shifts.
+    products = [([(i, j) for i in down for j in right], [0])]
+    if height * channels + width * features < height * width * channels + features:
+        phases = sorted({phase for _, phase in right})
+        products = [([(i, (0, p)) for i in down], [offset for offset, q in right if q == p]) for p in phases]
 
-    def of_one(total, image_and_cotangent):
+    def of_one(totals, image_and_cotangent):
         image, cotangent = image_and_cotangent
         image = lax.pad(image.transpose(2, 0, 1), jnp.zeros((), x.dtype), [(0, 0, 0), *pads])
-        phases = {
-            (p, q): image[:, p :: stride[0], q :: stride[1]].reshape(image.shape[0], -1)
-            for p in {phase for _, phase in down}
-            for q in {phase for _, phase in right}
-        }
-        size = out_height * columns
-        slices = [phases[p, q][:, a * columns + b : a * columns + b + size] for a, p in down for b, q in right]
-        cotangent = jnp.pad(cotangent, ((0, 0), (0, columns - out_width), (0, 0))).reshape(size, -1)
-        product = jnp.matmul(jnp.concatenate(slices), cotangent, preferred_element_type=jnp.float32)
-        return total + product, None
+        cotangent = jnp.pad(cotangent, ((0, 0), (0, columns - out_width), (0, 0)))
+        cotangent = cotangent.reshape(-1, parts, features).swapaxes(0, 1)
 
-    start = jnp.zeros((height * width * shape[2], shape[3]), jnp.float32)
-    total, _ = lax.scan(of_one, start, (x, cotangent))
-    return total.reshape(shape).astype(x.dtype)
+        def product(slices, shifts):
+            reach = shifts[-1]
+            pixels = []
+            for (a, p), (b, q) in slices:
+                row, start = image[:, p :: stride[0], q :: stride[1]].reshape(parts, channels, -1), a * columns + b
+                pixels.append(row[..., start : start + cotangent.shape[1] + reach])
+            shifted = [jnp.pad(cotangent, ((0, 0), (by, reach - by), (0, 0))) for by in shifts]
+            operands = jnp.concatenate(pixels, 1), jnp.concatenate(shifted, 2)
+            return jnp.matmul(*operands, preferred_element_type=jnp.float32)
+
+        return [total + product(*which) for total, which in zip(totals, products)], None
+
+    sizes = [(len(slices) * channels, len(shifts) * features) for slices, shifts in products]
+    totals, _ = lax.scan(of_one, [jnp.zeros((parts, *size), jnp.float32) for size in sizes], (x, cotangent))
+    totals = [total.reshape(parts, -1, channels, len(w[1]), features) for total, w in zip(totals, products)]
+    kernels = jnp.concatenate([t.swapaxes(2, 3).reshape(parts, -1, channels, features) for t in totals], 1)
+    found = [(i, (b + by, q)) for slices, shifts in products for i, (b, q) in slices for by in shifts]
+    order = [found.index((i, j)) for i in down for j in right]
+    if order != sorted(order):
+        kernels = kernels[:, np.array(order)]
+    return kernels.reshape(parts, *shape).astype(x.dtype)
 
 
 convolution = bilinear(
