@@ -1,10 +1,12 @@
 """Dense and grouped convolution as XLA has it, with lowerings and derivatives that a CPU runs faster.
 
-Measured on 2 cores (float32, jax 0.10.2, batch 8), the gradient for a 3x3 kernel, from XLA and as below without
-Winograd's way: 56x56, 64 channels 48 and 18 ms; 28x28, 128 channels 26 and 13 ms; 14x14, 256 channels 10 and 12 ms. As
-a product of patches: a stem, 3x3 with stride 2 from 3 to 32 channels, 4 images of 224x224, XLA's 4.2 ms and 2.2, to 64
-channels 3.3 and 5.7; 3x3, 7x7 pixels, 512 channels, one image 1.9 and 1.3 ms, four 4.8 and 3.9; 14x14, 256 channels 1.0
-and 1.2.
+Measured on 2 cores (float32, jax 0.10.2, batch 8), the gradient for a 3x3 kernel, from XLA, by images with the slices
+for all positions, and with the cotangent shifted: 56x56, 64 channels 48, 16 and 14 ms; 28x28, 128 channels 26, 12 and
+10; 32 groups, 56x56x128, four dense gradients by images 47 ms, all in one 20; 28x28x256 22 and 9; 7x7 from 3 to 64
+channels with stride 2, 224x224, 31 with all slices, 53 with shifts. At 7x7 pixels, 512 channels, 14 by images and 8 by
+patches. The convolution itself as a product of patches: a stem, 3x3 with stride 2 from 3 to 32 channels, 4 images of
+224x224, XLA's 4.2 ms and 2.2, to 64 channels 3.3 and 5.7; 3x3, 7x7 pixels, 512 channels, one image 1.9 and 1.3 ms, four
+4.8 and 3.9; 14x14, 256 channels 1.0 and 1.2.
 """
 
 import functools
@@ -23,7 +25,7 @@ from flaim_core.ops._isolate import isolated
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
-# Output pixels of an image from which on patches are worth making for the kernel's gradient.
+# From so many output pixels on, the kernel's gradient goes by images; below, by the patches of all of them.
 _MANY_PIXELS = 400
 # Input times output channels up to which that gradient is faster by images than by Winograd's way.
 _SMALL_KERNEL = 64 * 64
@@ -153,10 +155,11 @@ def _kernel_gradients_by_image(x, cotangent, *, parts: int, shape, stride: Pair,
 
         def product(slices, shifts):
             reach = shifts[-1]
+            size = cotangent.shape[1] + reach
             pixels = []
             for (a, p), (b, q) in slices:
                 row, start = image[:, p :: stride[0], q :: stride[1]].reshape(parts, channels, -1), a * columns + b
-                pixels.append(row[..., start : start + cotangent.shape[1] + reach])
+                pixels.append(row[..., start : start + size])
             shifted = [jnp.pad(cotangent, ((0, 0), (by, reach - by), (0, 0))) for by in shifts]
             operands = jnp.concatenate(pixels, 1), jnp.concatenate(shifted, 2)
             return jnp.matmul(*operands, preferred_element_type=jnp.float32)
