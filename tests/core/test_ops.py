@@ -79,8 +79,8 @@ def test_convolution_and_its_gradients_are_xlas(case):
         assert relative_error(a, b) < 4e-6
 
 
-# (images, height, width, in, out, padding) of 3x3 kernels. All but the first take Winograd's way, the last two in parts;
-# of the very last this does not hold for the kernel's gradient.
+# (images, height, width, in, out, padding) of 3x3 kernels. All but the first take Winograd's way, two of them in parts;
+# the last not for its kernel's gradient.
 PRODUCTS = {
     "few pixels": (4, 7, 6, 320, 384, ((1, 1), (1, 0))),
     "even": (4, 14, 14, 256, 128, ((1, 1), (1, 1))),
