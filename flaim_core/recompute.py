@@ -28,7 +28,7 @@ Policy = Callable[..., bool]
 nothing: Policy = jax.checkpoint_policies.nothing_saveable
 
 _PRODUCTS = frozenset({"dense", "convolution"})  # their second operand's last axis is that of the outputs
-_OTHERS = frozenset({"depthwise_convolution", "conv_general_dilated", "psum"})
+_OTHERS = frozenset({"depthwise_convolution", "conv_general_dilated", "psum"})  # the last one sums over devices
 # Sums of so few products take no longer to compute again than to write and read: 1x1 convolutions of up to 64 channels.
 _FEW_PRODUCTS = 64
 

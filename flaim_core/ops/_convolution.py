@@ -60,20 +60,19 @@ def taps(x, kernel_size: Pair, *, stride: Pair, padding: Pads, dilation: Pair, s
 def _on_cpu(x, kernel, *, groups: int, **window):
     if groups > 1:
         return by_parts(functools.partial(_on_cpu, groups=1, **window), x, to_parts(kernel, groups))
-    if _by_winograd(x, kernel.shape, groups=groups, **window):
+    if _by_winograd(x, kernel.shape, **window):
         return _winograd.convolution(x, kernel, window["padding"])
-    shape = jax.eval_shape(functools.partial(xla_convolution, groups=groups, **window), x, kernel).shape
+    shape = jax.eval_shape(functools.partial(xla_convolution, groups=1, **window), x, kernel).shape
     is_narrow = math.prod(kernel.shape[:3]) <= _FEW and kernel.shape[3] <= _FEW
     is_brief = math.prod(shape[:3]) <= _FEW_PIXELS and kernel.size >= _LARGE_KERNEL
     if not (is_narrow or is_brief):
-        return xla_convolution(x, kernel, groups=groups, **window)
+        return xla_convolution(x, kernel, groups=1, **window)
     patches = _patches(x, kernel.shape, size=shape[1:3], **window)
     return lax.dot_general(patches, kernel.reshape(-1, kernel.shape[3]), (((3,), (0,)), ((), ())))
 
 
-def _by_winograd(x, shape, *, stride: Pair, padding, dilation: Pair, groups: int) -> bool:
-    is_plain = stride == dilation == (1, 1) and groups == 1
-    return is_plain and _winograd.serves(x.shape, shape, padding, x.dtype)
+def _by_winograd(x, shape, *, stride: Pair, padding, dilation: Pair) -> bool:
+    return stride == dilation == (1, 1) and _winograd.serves(x.shape, shape, padding, x.dtype)
 
 
 def _patches(x, shape, **window):
@@ -92,7 +91,7 @@ def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, di
     pads = tuple((low, n + r - low - span) for n, r, low, span in zip(shape[1:], reach, lows, spans))
     # Transposed here: XLA leaves a convolution whose kernel has its outputs before its inputs to a slow loop.
     kernel = kernel[::-1, ::-1].swapaxes(2, 3)
-    if _by_winograd(cotangent, kernel.shape, stride=stride, padding=pads, dilation=dilation, groups=groups):
+    if _by_winograd(cotangent, kernel.shape, stride=stride, padding=pads, dilation=dilation):
         return isolated(_winograd.convolution, padding=pads)(cotangent, kernel)
     return lax.conv_general_dilated(
         cotangent,
@@ -106,7 +105,7 @@ def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, di
 
 
 def _kernel_gradient(x, cotangent, *, shape, groups: int, **window):
-    if shape[2] * shape[3] > _SMALL_KERNEL and _by_winograd(x, shape, groups=groups, **window):
+    if groups == 1 and shape[2] * shape[3] > _SMALL_KERNEL and _by_winograd(x, shape, **window):
         return isolated(_winograd.kernel_gradient, padding=window["padding"])(x, cotangent)
     if groups == 1 and cotangent.shape[1] * cotangent.shape[2] < _MANY_PIXELS:
         return isolated(_kernel_gradient_by_patches, shape=shape, **window)(x, cotangent)
