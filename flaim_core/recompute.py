@@ -16,12 +16,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, Var, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from flaim_core.ops._isolate import is_compiled, isolate
+from flaim_core.ops._isolate import is_compiled, isolated_on_cpu
 
 # Says of a primitive's inputs and parameters whether its results are kept: a policy of `jax.checkpoint`.
 Policy = Callable[..., bool]
@@ -51,6 +50,10 @@ def recomputed(function: Callable, policy: Policy = costly) -> Callable:
 
     The rest is computed again, on a CPU; elsewhere under the policy `nothing`, and XLA decides under another one.
     Derivatives of every order and `jax.vmap` work as for `function`.
+
+    Where no derivative is asked for, the function is compiled apart on a CPU: XLA would compute a residual chain from
+    its beginning again in each block, and keep all that it is made of (inference of ResNet-50, 8 images: 468 and 434
+    ms, 107 and 36 MB of intermediate arrays).
     """
     return lambda *inputs: Recomputed(function, policy)(*inputs)
 
@@ -104,7 +107,7 @@ def _with_derivative(jaxpr: Jaxpr, policy: Policy) -> Callable:
         moved = iter(_derivative.bind(*residuals, *(tangents[i] for i in moving), linear=derivative))
         return outputs, [next(moved) if _is_smooth(y) else np.zeros(y.shape, jax.dtypes.float0) for y in outputs]
 
-    run = jax.custom_jvp(evaluate)
+    run = jax.custom_jvp(isolated_on_cpu(evaluate))
     run.defjvp(jvp, symbolic_zeros=True)
     return run
 
@@ -114,7 +117,7 @@ class _Linear:
 
     def __init__(self, function: Callable, residuals: int):
         self.function, self.residuals = function, residuals
-        self._transposes: dict[tuple, tuple[Callable, Callable]] = {}
+        self._transposes: dict[tuple, Callable] = {}
 
     def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any], shapes: Sequence[Any]) -> Sequence[Any]:
         """The cotangents of tangents of these shapes."""
@@ -128,10 +131,8 @@ class _Linear:
             return backward(*operands)
         signature = tuple(map(jax.typeof, leaves))
         if signature not in self._transposes:
-            traced = jaxpr_as_fun(jax.make_jaxpr(backward)(*operands))
-            self._transposes[signature] = isolate(traced), jax.jit(traced)
-        apart, inline = self._transposes[signature]
-        return lax.platform_dependent(*leaves, cpu=apart, default=inline)
+            self._transposes[signature] = isolated_on_cpu(jaxpr_as_fun(jax.make_jaxpr(backward)(*operands)))
+        return self._transposes[signature](*leaves)
 
 
 def _linearized(function: Callable, policy: Policy, moving: Sequence[int], inputs: Sequence[Any]) -> tuple:

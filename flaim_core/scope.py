@@ -168,18 +168,20 @@ class Scope:
         return Scope(replace(self._run, substitutes=paths), self.path, self._params, self._stats)
 
     def call(self, block: Callable, x: Any, *args, **kwargs) -> Any:
-        """Run `block(self, x, *args, **kwargs)`; where it is compiled in training, as `recomputed` makes it.
+        """Run `block(self, x, *args, **kwargs)`; where it is compiled, as `recomputed` makes it.
 
         Where `apply(remat=True)` asks, its derivative keeps nothing but its inputs. The block runs as a pure function
         with collectors of its own, so that batch norm, dropout and captures inside it pass through the transformation.
         """
         run = self._run
-        compiled = run.training and any(map(is_compiled, jax.tree.leaves(x))) and not self._modules()
+        compiled = any(map(is_compiled, jax.tree.leaves(x))) and not self._modules()
         if run.abstract or run.recomputing or not (run.remat or compiled):
             return block(self, x, *args, **kwargs)
-        names = [stable_hash(name) for name in self.path[len(run.root) :]]
+        names = None
+        if run.key is not None:
+            names = np.array([stable_hash(name) for name in self.path[len(run.root) :]], np.uint32)
         pure = self._shared(block, args, kwargs)
-        value, *others = pure(self._params, self._stats, run.key, np.array(names, np.uint32), x)
+        value, *others = pure(self._params, self._stats, run.key, names, x)
         for target, found in zip((run.updates, run.intermediates), others):
             target.update({(*self.path, *path): v for path, v in found.items()})
         return value

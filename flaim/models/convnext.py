@@ -154,7 +154,7 @@ def convnext(
     for i, (depth, dim, kernel_size) in enumerate(zip(depths, dims, sizes, strict=True)):
         stage = scope["stages"][i]
         if i > 0:
-            x = norm(stage["downsample"][0], ops.apart(x))
+            x = norm(stage["downsample"][0], x)
             x = convolution(stage["downsample"][1], x, dim, kernel_size=2, stride=2, padding=0)
         each = {"drop_path_rate": rates[sum(depths[:i]) :][:depth]}
         x = stage["blocks"].repeat(block, x, depth, each=each, kernel_size=kernel_size, **options)

@@ -3,7 +3,6 @@
 from flaim_core.ops._attention import dot_product_attention
 from flaim_core.ops._conv import conv, same_padding
 from flaim_core.ops._dense import dense
-from flaim_core.ops._isolate import apart
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._windows import (
     gather_bias,
@@ -16,7 +15,6 @@ from flaim_core.ops._windows import (
 )
 
 __all__ = [
-    "apart",
     "avg_pool",
     "blur_pool",
     "conv",

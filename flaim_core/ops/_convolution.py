@@ -31,7 +31,7 @@ _MANY_PIXELS = 400
 _SMALL_KERNEL = 64 * 64
 # Patches are worth making for the convolution itself up to so many numbers in a patch and output channels, or for so
 # few output pixels of all images and so large a kernel.
-_FEW, _FEW_PIXELS, _LARGE_KERNEL = 32, 196, 2**20
+_FEW, _FEW_PIXELS, _LARGE_KERNEL = 32, 392, 2**20
 
 
 def xla_convolution(x, kernel, *, stride: Pair, padding: Pads, dilation: Pair, groups: int):
@@ -91,8 +91,8 @@ def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, di
     pads = tuple((low, n + r - low - span) for n, r, low, span in zip(shape[1:], reach, lows, spans))
     # Transposed here: XLA leaves a convolution whose kernel has its outputs before its inputs to a slow loop.
     kernel = kernel[::-1, ::-1].swapaxes(2, 3)
-    if _by_winograd(cotangent, kernel.shape, stride=stride, padding=pads, dilation=dilation):
-        return isolated(_winograd.convolution, padding=pads)(cotangent, kernel)
+    if stride == (1, 1):
+        return isolated(_on_cpu, stride=stride, padding=pads, dilation=dilation, groups=1)(cotangent, kernel)
     return lax.conv_general_dilated(
         cotangent,
         kernel,

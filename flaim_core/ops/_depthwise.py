@@ -32,8 +32,7 @@ def _generic(x, kernel, **window):
 
 
 def _shifted_products(x, kernel, **window):
-    size = jax.eval_shape(functools.partial(_generic, **window), x, kernel).shape[1:3]
-    pixels_met = taps(x, kernel.shape[:2], size=size, **window)
+    pixels_met = taps(x, kernel.shape[:2], padding=((0, 0), (0, 0)), **window)
     return functools.reduce(jnp.add, (pixels * kernel[i, j] for i, j, pixels in pixels_met))
 
 
@@ -110,8 +109,15 @@ def _sums_over_columns(x, cotangent, row, first, *, width: int, terms: int, stri
     return total
 
 
-def _on_cpu(x, kernel, **window):
-    return isolated(_shifted_products, **window)(x, kernel)
+def _on_cpu(x, kernel, *, padding: Pads, **window):
+    """A sum of shifted products of the padded image.
+
+    Padding is left to XLA, which does it in the pass that computes the image: 4 images of 112x112x96 after an
+    activation, then a 3x3 of stride 2, took 13 ms with a pass for padding, 11 without (EfficientNet-B0: 82 and 76 ms).
+    """
+    size = jax.eval_shape(functools.partial(_generic, padding=padding, **window), x, kernel).shape[1:3]
+    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+    return isolated(_shifted_products, size=size, **window)(padded, kernel)
 
 
 def _batch(args, dims, **window):

@@ -37,17 +37,16 @@ def isolated(function: Callable, **options: Any) -> Callable:
     return isolate(functools.partial(function, **options))
 
 
-def apart(x: jax.Array) -> jax.Array:
-    """`x` itself; on a CPU what computes it is not fused with what it is used for.
+def isolated_on_cpu(function: Callable) -> Callable:
+    """`function` of arrays, isolated on a CPU where it is compiled; elsewhere XLA may fuse it as it likes."""
+    alone, fused = isolate(function), jax.jit(function)
 
-    Where a sum reads the result of matrix products and what stands between them, a whole MLP and the norm after it, XLA
-    hands all of it to one YNNPACK graph, in which every constant is an array: 53 and not 30 ms at 56x56, 96 channels.
-    """
-    return jax.lax.platform_dependent(x, cpu=isolated(_same), default=_same)
+    def call(*args):
+        if not any(map(is_compiled, args)):
+            return function(*args)
+        return jax.lax.platform_dependent(*args, cpu=alone, default=fused)
 
-
-def _same(x: jax.Array) -> jax.Array:
-    return x
+    return call
 
 
 def is_compiled(x: Any) -> bool:
