@@ -1,5 +1,7 @@
 """Functions whose derivative recomputes: equal values and derivatives under every transformation; fewer residuals."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -155,6 +157,19 @@ def test_keeps_nothing_of_attention():
     products = 4 * 4 * 512 * 512
     assert temporary(5, lambda f: f) - temporary(2, lambda f: f) > 2.5 * products
     assert temporary(5, recomputed) - temporary(2, recomputed) < 0.5 * products
+
+
+def test_blocks_do_not_compute_a_residual_chain_anew():
+    """Without a derivative two arrays of 1 MB serve a chain of any length; XLA alone keeps every product of it."""
+
+    def temporary(transform, depth):
+        layer = transform(lambda x, kernel: jax.nn.relu(x + dense(x, kernel)))
+        kernels, x = [jnp.zeros((128, 128))] * depth, jnp.zeros((2**11, 128))
+        run = jax.jit(lambda x, kernels: functools.reduce(layer, kernels, x)).lower(x, kernels)
+        return run.compile().memory_analysis().temp_size_in_bytes / 2**20
+
+    assert temporary(lambda f: f, depth=8) > 7
+    assert temporary(recomputed, depth=8) < 2.5
 
 
 def test_computes_no_gradient_that_nobody_asks_for():
