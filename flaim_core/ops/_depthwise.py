@@ -31,6 +31,20 @@ def _generic(x, kernel, **window):
     return xla_convolution(x, kernel[:, :, None], groups=x.shape[-1], **window)
 
 
+def _padded(x, pads):
+    """An image with zeros around it, which XLA adds in the pass that computes the image.
+
+    So it stands outside of what is isolated: 4 images of 112x112x96 after an activation, then a 3x3 of stride 2, took
+    13 ms with a pass for padding, 11 without (EfficientNet-B0, 8 images: 82 and 76 ms).
+    """
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+
+
+def _on_cpu(x, kernel, *, padding: Pads, **window):
+    size = jax.eval_shape(functools.partial(_generic, padding=padding, **window), x, kernel).shape[1:3]
+    return isolated(_shifted_products, size=size, **window)(_padded(x, padding), kernel)
+
+
 def _shifted_products(x, kernel, **window):
     pixels_met = taps(x, kernel.shape[:2], padding=((0, 0), (0, 0)), **window)
     return functools.reduce(jnp.add, (pixels * kernel[i, j] for i, j, pixels in pixels_met))
@@ -41,31 +55,35 @@ def _input_gradient(cotangent, kernel, *, shape: tuple[int, ...], stride: Pair, 
     size = shape[1:3]
     counts = tuple(-(-n // s) for n, s in zip(size, stride))
 
-    def shifts(axis: int, phase: int) -> list[tuple[int, int]]:
+    def shifts(axis: int, phase: int) -> tuple[Pair, ...]:
         """Kernel positions along an axis that meet pixels of this phase, and by how much the cotangent shifts."""
         offsets = ((i, phase + padding[axis][0] - i * dilation[axis]) for i in range(kernel.shape[axis]))
-        return [(i, offset // stride[axis]) for i, offset in offsets if offset % stride[axis] == 0]
+        return tuple((i, offset // stride[axis]) for i, offset in offsets if offset % stride[axis] == 0)
 
-    def phase(p: int, q: int) -> Array:
-        rows, columns = shifts(0, p), shifts(1, q)
+    rows, columns = (tuple(shifts(axis, phase) for phase in range(stride[axis])) for axis in (0, 1))
+    down, right = ([by for phase in phases for _, by in phase] for phases in (rows, columns))
+    pads = [(-min(by), max(by) + n - m) for by, n, m in zip((down, right), counts, cotangent.shape[1:3])]
+    corner = min(down), min(right)
+    phases = isolated(_phases, rows=rows, columns=columns, corner=corner, counts=counts)
+    whole = phases(_padded(cotangent, pads), kernel)
+    return whole[:, : size[0], : size[1]]
+
+
+def _phases(cotangent, kernel, *, rows, columns, corner: Pair, counts: Pair):
+    """Of an image, all phases of the stride interleaved; the padded cotangent begins at the shifts `corner`."""
+
+    def phase(rows, columns) -> Array:
         total = jnp.zeros((cotangent.shape[0], *counts, cotangent.shape[-1]), cotangent.dtype)
-        if not rows or not columns:
-            return total
-        low = [min(shift for _, shift in along) for along in (rows, columns)]
-        high = [max(shift for _, shift in along) for along in (rows, columns)]
-        pads = [(-a, b + n - m, 0) for a, b, n, m in zip(low, high, counts, cotangent.shape[1:3])]
-        padded = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
         for i, down in rows:
             for j, right in columns:
-                top, left = down - low[0], right - low[1]
-                total += padded[:, top : top + counts[0], left : left + counts[1]] * kernel[i, j]
+                top, left = down - corner[0], right - corner[1]
+                total += cotangent[:, top : top + counts[0], left : left + counts[1]] * kernel[i, j]
         return total
 
-    if stride == (1, 1):
-        return phase(0, 0)
-    phases = jnp.stack([jnp.stack([phase(p, q) for q in range(stride[1])], 3) for p in range(stride[0])], 2)
-    whole = phases.reshape(phases.shape[0], counts[0] * stride[0], counts[1] * stride[1], -1)
-    return whole[:, : size[0], : size[1]]
+    if len(rows) == len(columns) == 1:
+        return phase(rows[0], columns[0])
+    phases = jnp.stack([jnp.stack([phase(r, c) for c in columns], 3) for r in rows], 2)
+    return phases.reshape(phases.shape[0], counts[0] * len(rows), counts[1] * len(columns), -1)
 
 
 def _kernel_gradient(x, cotangent, *, shape: tuple[int, ...], stride: Pair, padding: Pads, dilation: Pair):
@@ -76,15 +94,20 @@ def _kernel_gradient(x, cotangent, *, shape: tuple[int, ...], stride: Pair, padd
     itself; what is left to reduce is small. A reduction of as many operands as there are positions took two to four
     times as long (7x7, 56x56x96: 18 and 8 ms; 14x14x384: 5.3 and 2.0; 3x3, 112x112x32: 16 and 4.6).
     """
-    rows, width, channels = shape
     columns = cotangent.shape[2]
     parts = -(-columns // _MANY_COLUMNS)
     terms = -(-columns // parts)  # of each part: what is compiled
     sizes = cotangent.shape[1], parts * terms
     reaches = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(sizes, stride, shape, dilation)]
-    pads = [(low, reach - low - n, 0) for (low, _), reach, n in zip(padding, reaches, x.shape[1:3])]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
-    cotangent = jnp.pad(cotangent, ((0, 0), (0, 0), (0, parts * terms - columns), (0, 0)))
+    pads = [(low, reach - low - n) for (low, _), reach, n in zip(padding, reaches, x.shape[1:3])]
+    x, cotangent = _padded(x, pads), _padded(cotangent, ((0, 0), (0, parts * terms - columns)))
+    by_rows = isolated(_rows_of_kernel, shape=shape, parts=parts, terms=terms, stride=stride, dilation=dilation)
+    return by_rows(x, cotangent)
+
+
+def _rows_of_kernel(x, cotangent, *, shape: tuple[int, ...], parts: int, terms: int, stride: Pair, dilation: Pair):
+    """The gradient for the kernel, of the padded image and cotangent, whose columns make `parts` of `terms`."""
+    rows, width, channels = shape
 
     def of_one(place):
         row, part = place
@@ -109,17 +132,6 @@ def _sums_over_columns(x, cotangent, row, first, *, width: int, terms: int, stri
     return total
 
 
-def _on_cpu(x, kernel, *, padding: Pads, **window):
-    """A sum of shifted products of the padded image.
-
-    Padding is left to XLA, which does it in the pass that computes the image: 4 images of 112x112x96 after an
-    activation, then a 3x3 of stride 2, took 13 ms with a pass for padding, 11 without (EfficientNet-B0: 82 and 76 ms).
-    """
-    size = jax.eval_shape(functools.partial(_generic, padding=padding, **window), x, kernel).shape[1:3]
-    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
-    return isolated(_shifted_products, size=size, **window)(padded, kernel)
-
-
 def _batch(args, dims, **window):
     """`jax.vmap`: over images alone the mapped axis joins the batch, otherwise the channels."""
     (x, kernel), (x_dim, kernel_dim) = args, dims
@@ -139,7 +151,7 @@ _depthwise = bilinear(
     "depthwise_convolution",
     _generic,
     on_cpu=_on_cpu,
-    input_gradient=lambda *args, **options: isolated(_input_gradient, **options)(*args),
-    kernel_gradient=lambda *args, **options: isolated(_kernel_gradient, **options)(*args),
+    input_gradient=_input_gradient,
+    kernel_gradient=_kernel_gradient,
     batch=_batch,
 )
