@@ -47,9 +47,13 @@ def xla_convolution(x, kernel, *, stride: Pair, padding: Pads, dilation: Pair, g
     )
 
 
-def taps(x, kernel_size: Pair, *, stride: Pair, padding: Pads, dilation: Pair, size: Pair):
-    """For each kernel position, in rows, the pixels that it meets: views of the padded image, `size` of them."""
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+def padded(x, padding):
+    """Channels-last images with zeros around them; negative numbers cut off as many pixels."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+
+
+def taps(x, kernel_size: Pair, *, stride: Pair, dilation: Pair, size: Pair):
+    """For each kernel position, in rows, the pixels that it meets: views of the padded image `x`, `size` of them."""
     for i in range(kernel_size[0]):
         for j in range(kernel_size[1]):
             top, left = i * dilation[0], j * dilation[1]
@@ -75,9 +79,9 @@ def _by_winograd(x, shape, *, stride: Pair, padding, dilation: Pair) -> bool:
     return stride == dilation == (1, 1) and _winograd.serves(x.shape, shape, padding, x.dtype)
 
 
-def _patches(x, shape, **window):
+def _patches(x, shape, *, padding: Pads, **window):
     """What each output pixel of a convolution with a kernel of `shape` meets, `(b, h, w, all of it)`."""
-    return jnp.concatenate([pixels for _, _, pixels in taps(x, shape[:2], **window)], -1)
+    return jnp.concatenate([pixels for _, _, pixels in taps(padded(x, padding), shape[:2], **window)], -1)
 
 
 def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, dilation: Pair, groups: int):

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core.ops._bilinear import bilinear
-from flaim_core.ops._convolution import Pads, Pair, taps, xla_convolution
+from flaim_core.ops._convolution import Pads, Pair, padded, taps, xla_convolution
 from flaim_core.ops._isolate import isolated
 
 # Columns of the cotangent that are summed by one expression; more of them take long to compile.
@@ -31,22 +31,19 @@ def _generic(x, kernel, **window):
     return xla_convolution(x, kernel[:, :, None], groups=x.shape[-1], **window)
 
 
-def _padded(x, pads):
-    """An image with zeros around it, which XLA adds in the pass that computes the image.
-
-    So it stands outside of what is isolated: 4 images of 112x112x96 after an activation, then a 3x3 of stride 2, took
-    13 ms with a pass for padding, 11 without (EfficientNet-B0, 8 images: 82 and 76 ms).
-    """
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
-
-
 def _on_cpu(x, kernel, *, padding: Pads, **window):
+    """A sum of shifted products of the padded image.
+
+    Padding stands outside of what is isolated, here and in the gradients, for XLA to do in the pass that computes the
+    image: 4 images of 112x112x96 after an activation, then a 3x3 of stride 2, took 13 ms with a pass for padding, 11
+    without (EfficientNet-B0, 8 images: 82 and 76 ms).
+    """
     size = jax.eval_shape(functools.partial(_generic, padding=padding, **window), x, kernel).shape[1:3]
-    return isolated(_shifted_products, size=size, **window)(_padded(x, padding), kernel)
+    return isolated(_shifted_products, size=size, **window)(padded(x, padding), kernel)
 
 
 def _shifted_products(x, kernel, **window):
-    pixels_met = taps(x, kernel.shape[:2], padding=((0, 0), (0, 0)), **window)
+    pixels_met = taps(x, kernel.shape[:2], **window)
     return functools.reduce(jnp.add, (pixels * kernel[i, j] for i, j, pixels in pixels_met))
 
 
@@ -65,7 +62,7 @@ def _input_gradient(cotangent, kernel, *, shape: tuple[int, ...], stride: Pair, 
     pads = [(-min(by), max(by) + n - m) for by, n, m in zip((down, right), counts, cotangent.shape[1:3])]
     corner = min(down), min(right)
     phases = isolated(_phases, rows=rows, columns=columns, corner=corner, counts=counts)
-    whole = phases(_padded(cotangent, pads), kernel)
+    whole = phases(padded(cotangent, pads), kernel)
     return whole[:, : size[0], : size[1]]
 
 
@@ -100,7 +97,7 @@ def _kernel_gradient(x, cotangent, *, shape: tuple[int, ...], stride: Pair, padd
     sizes = cotangent.shape[1], parts * terms
     reaches = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(sizes, stride, shape, dilation)]
     pads = [(low, reach - low - n) for (low, _), reach, n in zip(padding, reaches, x.shape[1:3])]
-    x, cotangent = _padded(x, pads), _padded(cotangent, ((0, 0), (0, parts * terms - columns)))
+    x, cotangent = padded(x, pads), padded(cotangent, ((0, 0), (0, parts * terms - columns)))
     by_rows = isolated(_rows_of_kernel, shape=shape, parts=parts, terms=terms, stride=stride, dilation=dilation)
     return by_rows(x, cotangent)
 

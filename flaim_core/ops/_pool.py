@@ -24,7 +24,7 @@ def _slices(x: Array, window: Pair, stride: Pair) -> list[Array]:
     """For each of the window's positions, in rows, the pixels that it meets."""
     rows = (x.shape[1] - window[0]) // stride[0] + 1
     columns = (x.shape[2] - window[1]) // stride[1] + 1
-    met = taps(x, window, stride=stride, padding=_NO_PADDING, dilation=(1, 1), size=(rows, columns))
+    met = taps(x, window, stride=stride, dilation=(1, 1), size=(rows, columns))
     return [pixels for _, _, pixels in met]
 
 
