@@ -69,16 +69,32 @@ def test_timms_table_is_complete():
 
 
 def test_tables_load_quickly():
-    """In a process of its own, where annotations are not checked; the best of three, since others share the cores."""
+    """In a process of its own, where annotations are not checked: 22 ms, three times what it takes to parse their JSON.
+    The parsing is the measure, in turns with the loading, since others may have the cores."""
     code = """
+import json
+import statistics
 import time
+from importlib import resources
+
 from flaim.weights import catalogue
-start = time.process_time()
-assert len(catalogue.rows()) == 416 + 833 + 91
-print(time.process_time() - start)
+
+def seconds(run):
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+def load():
+    catalogue._table.cache_clear()
+    assert len(catalogue.rows()) == 416 + 833 + 91
+
+files = [resources.files("flaim.weights").joinpath(f"{name}.jsonl") for name in ("flaim", "timm", "keras")]
+lines = [line for file in files for line in file.read_text().splitlines()]
+times = [(seconds(load), seconds(lambda: [json.loads(line) for line in lines])) for _ in range(7)]
+print(statistics.median(loading / parsing for loading, parsing in times))
 """
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    assert min(float(run.stdout) for run in runs) < 0.05
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 5
 
 
 def test_keras_table_is_what_keras_publishes():
