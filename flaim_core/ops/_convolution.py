@@ -11,6 +11,7 @@ patches. The convolution itself as a product of patches: a stem, 3x3 with stride
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,11 @@ def taps(x, kernel_size: Pair, *, stride: Pair, dilation: Pair, size: Pair):
             yield i, j, x[:, top : bottom : stride[0], left : right : stride[1]]
 
 
+def _patches(x, kernel_size: Pair, **window):
+    """What each output pixel meets in the padded image `x`, `(b, h, w, all of it)`."""
+    return jnp.concatenate([pixels for _, _, pixels in taps(x, kernel_size, **window)], -1)
+
+
 def _on_cpu(x, kernel, *, groups: int, **window):
     if groups > 1:
         return by_parts(functools.partial(_on_cpu, groups=1, **window), x, to_parts(kernel, groups))
@@ -71,17 +77,18 @@ def _on_cpu(x, kernel, *, groups: int, **window):
     is_brief = math.prod(shape[:3]) <= _FEW_PIXELS and kernel.size >= _LARGE_KERNEL
     if not (is_narrow or is_brief):
         return xla_convolution(x, kernel, groups=1, **window)
-    patches = _patches(x, kernel.shape, size=shape[1:3], **window)
+    x = padded(x, window.pop("padding"))
+    apart = isolated if is_brief else functools.partial  # the image itself is padded on the way
+    return apart(_product_of_patches, size=shape[1:3], **window)(x, kernel)
+
+
+def _product_of_patches(x, kernel, **window):
+    patches = _patches(x, kernel.shape[:2], **window)
     return lax.dot_general(patches, kernel.reshape(-1, kernel.shape[3]), (((3,), (0,)), ((), ())))
 
 
 def _by_winograd(x, shape, *, stride: Pair, padding, dilation: Pair) -> bool:
     return stride == dilation == (1, 1) and _winograd.serves(x.shape, shape, padding, x.dtype)
-
-
-def _patches(x, shape, *, padding: Pads, **window):
-    """What each output pixel of a convolution with a kernel of `shape` meets, `(b, h, w, all of it)`."""
-    return jnp.concatenate([pixels for _, _, pixels in taps(padded(x, padding), shape[:2], **window)], -1)
 
 
 def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, dilation: Pair, groups: int):
@@ -112,6 +119,7 @@ def _kernel_gradient(x, cotangent, *, shape, groups: int, **window):
     if groups == 1 and shape[2] * shape[3] > _SMALL_KERNEL and _by_winograd(x, shape, **window):
         return isolated(_winograd.kernel_gradient, padding=window["padding"])(x, cotangent)
     if groups == 1 and cotangent.shape[1] * cotangent.shape[2] < _MANY_PIXELS:
+        x = padded(x, window.pop("padding"))
         return isolated(_kernel_gradient_by_patches, shape=shape, **window)(x, cotangent)
     parts = groups // groups_in_part(shape[2], groups)
     part = *shape[:2], x.shape[3] // parts, shape[3] // parts
@@ -120,8 +128,8 @@ def _kernel_gradient(x, cotangent, *, shape, groups: int, **window):
 
 
 def _kernel_gradient_by_patches(x, cotangent, *, shape, **window):
-    """All patches, a row each, times the cotangent."""
-    patches = _patches(x, shape, size=cotangent.shape[1:3], **window)
+    """All patches of the padded image, a row each, times the cotangent."""
+    patches = _patches(x, shape[:2], size=cotangent.shape[1:3], **window)
     rows = patches.reshape(-1, patches.shape[-1]), cotangent.reshape(-1, shape[-1])
     product = lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
     return product.reshape(shape).astype(x.dtype)
@@ -144,15 +152,17 @@ def _kernel_gradients_by_image(x, cotangent, *, parts: int, shape, stride: Pair,
         (before, count * s - n - before, 0)
         for (before, _), count, s, n in zip(padding, (rows, columns), stride, x.shape[1:3])
     ]
-    # Of each product the slices, by their offset and phase in both directions, and the shifts.
-    products = [([(i, j) for i in down for j in right], [0])]
+    # Of each product the slices, by their offset and phases in both directions, and the shifts.
+    products = [([(i, j) for i in _runs(down) for j in _runs(right)], [0])]
     if height * channels + width * features < height * width * channels + features:
-        phases = sorted({phase for _, phase in right})
-        products = [([(i, (0, p)) for i in down], [offset for offset, q in right if q == p]) for p in phases]
+        shifts = {phase: [offset for offset, p in right if p == phase] for _, phase in right}
+        products = [([(i, (0, range(p, p + 1))) for i in _runs(down)], offsets) for p, offsets in shifts.items()]
 
     def of_one(totals, image_and_cotangent):
         image, cotangent = image_and_cotangent
         image = lax.pad(image.transpose(2, 0, 1), jnp.zeros((), x.dtype), [(0, 0, 0), *pads])
+        image = image.reshape(parts, channels, rows, stride[0], columns, stride[1]).transpose(0, 3, 5, 1, 2, 4)
+        image = image.reshape(parts, *stride, channels, -1)
         cotangent = jnp.pad(cotangent, ((0, 0), (0, columns - out_width), (0, 0)))
         cotangent = cotangent.reshape(-1, parts, features).swapaxes(0, 1)
 
@@ -160,24 +170,37 @@ def _kernel_gradients_by_image(x, cotangent, *, parts: int, shape, stride: Pair,
             reach = shifts[-1]
             size = cotangent.shape[1] + reach
             pixels = []
-            for (a, p), (b, q) in slices:
-                row, start = image[:, p :: stride[0], q :: stride[1]].reshape(parts, channels, -1), a * columns + b
-                pixels.append(row[..., start : start + size])
+            for (a, ps), (b, qs) in slices:
+                start = a * columns + b
+                pixels.append(image[:, ps.start : ps.stop, qs.start : qs.stop, :, start : start + size])
             shifted = [jnp.pad(cotangent, ((0, 0), (by, reach - by), (0, 0))) for by in shifts]
-            operands = jnp.concatenate(pixels, 1), jnp.concatenate(shifted, 2)
+            operands = jnp.concatenate([p.reshape(parts, -1, size) for p in pixels], 1), jnp.concatenate(shifted, 2)
             return jnp.matmul(*operands, preferred_element_type=jnp.float32)
 
         return [total + product(*which) for total, which in zip(totals, products)], None
 
-    sizes = [(len(slices) * channels, len(shifts) * features) for slices, shifts in products]
+    # What the rows of each product's result stand for.
+    met = [[((a, p), (b, q)) for (a, ps), (b, qs) in slices for p in ps for q in qs] for slices, _ in products]
+    sizes = [(len(rows) * channels, len(shifts) * features) for rows, (_, shifts) in zip(met, products)]
     totals, _ = lax.scan(of_one, [jnp.zeros((parts, *size), jnp.float32) for size in sizes], (x, cotangent))
     totals = [total.reshape(parts, -1, channels, len(w[1]), features) for total, w in zip(totals, products)]
     kernels = jnp.concatenate([t.swapaxes(2, 3).reshape(parts, -1, channels, features) for t in totals], 1)
-    found = [(i, (b + by, q)) for slices, shifts in products for i, (b, q) in slices for by in shifts]
+    found = [(i, (b + by, q)) for rows, (_, shifts) in zip(met, products) for i, (b, q) in rows for by in shifts]
     order = [found.index((i, j)) for i in down for j in right]
     if order != sorted(order):
         kernels = kernels[:, np.array(order)]
     return kernels.reshape(parts, *shape).astype(x.dtype)
+
+
+def _runs(positions: Sequence[Pair]) -> list[tuple[int, range]]:
+    """Positions, each an offset and a phase, as offsets and the phases that follow one another there."""
+    runs: list[tuple[int, range]] = []
+    for offset, phase in positions:
+        if runs and runs[-1] == (offset, range(runs[-1][1].start, phase)):
+            runs[-1] = offset, range(runs[-1][1].start, phase + 1)
+        else:
+            runs.append((offset, range(phase, phase + 1)))
+    return runs
 
 
 convolution = bilinear(
