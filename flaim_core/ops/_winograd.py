@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from flaim_core.ops._isolate import isolated
 from flaim_core.parts import fewest_parts, in_parts
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -50,25 +51,29 @@ def convolution(x, kernel, padding: Pads):
     kernels = [(np.kron(_KERNEL, column) @ weights).reshape(4, *kernel.shape[2:]) for column in _KERNEL]
 
     def of_some(x):
-        columns = _to_output([_product(*pair, over=-1) for pair in zip(_input_tiles(x, padding), kernels)])
+        columns = _to_output([_product(*pair, over=-1) for pair in zip(_input_tiles(x), kernels)])
         rows = zip(*(_to_output(column) for column in columns))
         y = jnp.stack([jnp.stack(row, axis=3) for row in rows], axis=2)
         return y.reshape(y.shape[0], 2 * y.shape[1], 2 * y.shape[3], -1)
 
     height, width = _size(x.shape, padding)
     pieces = _pieces(x.shape, kernel.shape[3], padding, _AT_ONCE)
+    x = _padded(x, padding)
     y = of_some(x) if pieces == 1 else in_parts(of_some, x, pieces)
     return y[:, :height, :width]
 
 
 def kernel_gradient(x, cotangent, padding: Pads):
     """The gradient `(3, 3, c, f)` for the kernel, of images and the cotangent of `convolution`'s result."""
+    pieces = _pieces(x.shape, cotangent.shape[-1], padding, _AT_ONCE_FOR_KERNEL)
+    return isolated(_kernel_gradient, pieces=pieces)(_padded(x, padding), cotangent)
 
+
+def _kernel_gradient(x, cotangent, *, pieces: int):
     def of_some(x, cotangent):
-        return _product(jnp.stack(_input_tiles(x, padding)), jnp.stack(_output_tiles(cotangent)), over=-2)
+        return _product(jnp.stack(_input_tiles(x)), jnp.stack(_output_tiles(cotangent)), over=-2)
 
     channels, features = x.shape[-1], cotangent.shape[-1]
-    pieces = _pieces(x.shape, features, padding, _AT_ONCE_FOR_KERNEL)
     if pieces == 1:
         products = of_some(x, cotangent)
     else:
@@ -105,12 +110,17 @@ def _in_columns(transform, grid):
     return transform(rows.swapaxes(0, 1))
 
 
-def _input_tiles(x, padding: Pads):
+def _padded(x, padding: Pads):
+    """Images that whole tiles cover. Padded before they go in pieces, so that XLA does it in the pass before."""
+    ends = (2 * n + 2 - size - low for n, size, (low, _) in zip(_tiles(x.shape, padding), x.shape[1:3], padding))
+    pads = [(low, end, 0) for (low, _), end in zip(padding, ends)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+
+
+def _input_tiles(x):
     """Tiles of 4x4 pixels, two apart, transformed: for each of their columns, `(4, b, rows, columns, c)`."""
-    rows, columns = _tiles(x.shape, padding)
-    pads = [(low, 2 * n + 2 - size - low, 0) for (low, _), n, size in zip(padding, (rows, columns), x.shape[1:3])]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
-    x = x.reshape(x.shape[0], rows + 1, 2, 2 * columns + 2, -1)
+    rows, columns = (n // 2 - 1 for n in x.shape[1:3])
+    x = x.reshape(x.shape[0], rows + 1, 2, *x.shape[2:])
     x = jnp.stack(_of_input([x[:, i // 2 : i // 2 + rows, i % 2] for i in range(4)]))
     x = x.reshape(*x.shape[:3], columns + 1, 2, -1)
     return _of_input([x[:, :, :, j // 2 : j // 2 + columns, j % 2] for j in range(4)])
