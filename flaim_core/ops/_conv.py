@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core.ops._convolution import Pads, Pair, convolution
+from flaim_core.ops._convolution import convolution
 from flaim_core.ops._dense import dense
 from flaim_core.ops._depthwise import depthwise
+from flaim_core.ops._taps import Pads, Pair
 
 
 def same_padding(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:

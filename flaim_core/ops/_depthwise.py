@@ -13,8 +13,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core.ops._bilinear import bilinear
-from flaim_core.ops._convolution import Pads, Pair, padded, taps, xla_convolution
+from flaim_core.ops._convolution import xla_convolution
 from flaim_core.ops._isolate import isolated
+from flaim_core.ops._taps import Pads, Pair, padded, taps
 
 # Columns of the cotangent that are summed by one expression; more of them take long to compile.
 _MANY_COLUMNS = 32
@@ -60,20 +61,19 @@ def _input_gradient(cotangent, kernel, *, shape: tuple[int, ...], stride: Pair, 
     rows, columns = (tuple(shifts(axis, phase) for phase in range(stride[axis])) for axis in (0, 1))
     down, right = ([by for phase in phases for _, by in phase] for phases in (rows, columns))
     pads = [(-min(by), max(by) + n - m) for by, n, m in zip((down, right), counts, cotangent.shape[1:3])]
-    corner = min(down), min(right)
-    phases = isolated(_phases, rows=rows, columns=columns, corner=corner, counts=counts)
-    whole = phases(padded(cotangent, pads), kernel)
+    whole = isolated(_phases, rows=rows, columns=columns, counts=counts)(padded(cotangent, pads), kernel)
     return whole[:, : size[0], : size[1]]
 
 
-def _phases(cotangent, kernel, *, rows, columns, corner: Pair, counts: Pair):
-    """Of an image, all phases of the stride interleaved; the padded cotangent begins at the shifts `corner`."""
+def _phases(cotangent, kernel, *, rows, columns, counts: Pair):
+    """Of an image, all phases of the stride interleaved; the padded cotangent begins at the least shifts."""
+    first_down, first_right = (min(by for phase in phases for _, by in phase) for phases in (rows, columns))
 
     def phase(rows, columns) -> Array:
         total = jnp.zeros((cotangent.shape[0], *counts, cotangent.shape[-1]), cotangent.dtype)
         for i, down in rows:
             for j, right in columns:
-                top, left = down - corner[0], right - corner[1]
+                top, left = down - first_down, right - first_right
                 total += cotangent[:, top : top + counts[0], left : left + counts[1]] * kernel[i, j]
         return total
 

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core.ops._conv import conv
-from flaim_core.ops._convolution import Pads, Pair, taps
+from flaim_core.ops._taps import Pads, Pair, padded, taps
 
 _NO_PADDING: Pads = ((0, 0), (0, 0))
 
@@ -55,12 +55,6 @@ def _reduce_window(x: Array, window: Pair, stride: Pair, initial: float, combine
     return lax.reduce_window(x, start, combine, (1, *window, 1), (1, *stride, 1), "VALID")
 
 
-def _pad(x: Array, padding: Pads, value: float) -> Array:
-    if padding == _NO_PADDING:
-        return x
-    return jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
-
-
 def _ceil_padding(size: Pair, window: Pair, stride: Pair, padding: Pads) -> Pads:
     """Padding extended at the bottom and right so that a last, partial window counts (torch's `ceil_mode`)."""
 
@@ -86,7 +80,7 @@ def max_pool(
     """Maximum over windows; padding never wins. `ceil_mode` counts a last, partial window."""
     if ceil_mode:
         padding = _ceil_padding((x.shape[1], x.shape[2]), window, stride, padding)
-    x = _pad(x, padding, -jnp.inf)
+    x = padded(x, padding, -jnp.inf)
     generic = functools.partial(_reduce_window, window=window, stride=stride, initial=-jnp.inf, combine=lax.max)
     return lax.platform_dependent(x, cpu=lambda x: _max_of_slices(x, window, stride), default=generic)
 
@@ -110,7 +104,7 @@ def avg_pool(
         _window_counts(n, k, s, pads, after, count_padding)
         for n, k, s, pads, (_, after) in zip(size, window, stride, padding, extended)
     ]
-    x = _pad(x, extended, 0)
+    x = padded(x, extended)
     generic = functools.partial(_reduce_window, window=window, stride=stride, initial=0, combine=lax.add)
     total = lax.platform_dependent(x, cpu=lambda x: _sum_of_slices(x, window, stride), default=generic)
     count = np.outer(*counts)

@@ -19,9 +19,8 @@ import numpy as np
 from jax import lax
 
 from flaim_core.ops._isolate import isolated
+from flaim_core.ops._taps import Pads, padded
 from flaim_core.parts import fewest_parts, in_parts
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 # Bytes of transformed tiles that one image may take, and that are made at once where there are several images.
 _IMAGE, _AT_ONCE, _AT_ONCE_FOR_KERNEL = 24 * 2**20, 28 * 2**20, 16 * 2**20
@@ -51,14 +50,15 @@ def convolution(x, kernel, padding: Pads):
     kernels = [(np.kron(_KERNEL, column) @ weights).reshape(4, *kernel.shape[2:]) for column in _KERNEL]
 
     def of_some(x):
-        columns = _to_output([_product(*pair, over=-1) for pair in zip(_input_tiles(x), kernels)])
+        products = [jnp.einsum("ibhwc,icf->ibhwf", *pair) for pair in zip(_input_tiles(x), kernels)]
+        columns = _to_output(products)
         rows = zip(*(_to_output(column) for column in columns))
         y = jnp.stack([jnp.stack(row, axis=3) for row in rows], axis=2)
         return y.reshape(y.shape[0], 2 * y.shape[1], 2 * y.shape[3], -1)
 
     height, width = _size(x.shape, padding)
     pieces = _pieces(x.shape, kernel.shape[3], padding, _AT_ONCE)
-    x = _padded(x, padding)
+    x = _in_whole_tiles(x, padding)
     y = of_some(x) if pieces == 1 else in_parts(of_some, x, pieces)
     return y[:, :height, :width]
 
@@ -66,12 +66,12 @@ def convolution(x, kernel, padding: Pads):
 def kernel_gradient(x, cotangent, padding: Pads):
     """The gradient `(3, 3, c, f)` for the kernel, of images and the cotangent of `convolution`'s result."""
     pieces = _pieces(x.shape, cotangent.shape[-1], padding, _AT_ONCE_FOR_KERNEL)
-    return isolated(_kernel_gradient, pieces=pieces)(_padded(x, padding), cotangent)
+    return isolated(_kernel_gradient, pieces=pieces)(_in_whole_tiles(x, padding), cotangent)
 
 
 def _kernel_gradient(x, cotangent, *, pieces: int):
     def of_some(x, cotangent):
-        return _product(jnp.stack(_input_tiles(x)), jnp.stack(_output_tiles(cotangent)), over=-2)
+        return jnp.einsum("jibhwc,jibhwf->jicf", jnp.stack(_input_tiles(x)), jnp.stack(_output_tiles(cotangent)))
 
     channels, features = x.shape[-1], cotangent.shape[-1]
     if pieces == 1:
@@ -110,11 +110,10 @@ def _in_columns(transform, grid):
     return transform(rows.swapaxes(0, 1))
 
 
-def _padded(x, padding: Pads):
+def _in_whole_tiles(x, padding: Pads):
     """Images that whole tiles cover. Padded before they go in pieces, so that XLA does it in the pass before."""
     ends = (2 * n + 2 - size - low for n, size, (low, _) in zip(_tiles(x.shape, padding), x.shape[1:3], padding))
-    pads = [(low, end, 0) for (low, _), end in zip(padding, ends)]
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+    return padded(x, [(low, end) for (low, _), end in zip(padding, ends)])
 
 
 def _input_tiles(x):
@@ -132,15 +131,6 @@ def _output_tiles(y):
     y = jnp.pad(y, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     y = y.reshape(batch, (height + 1) // 2, 2, (width + 1) // 2, 2, features)
     return _in_columns(_of_output, y.transpose(2, 4, 0, 1, 3, 5))
-
-
-def _product(tiles, others, *, over: int):
-    """A matrix product for each pixel of a tile: over channels (`over=-1`), or over all tiles (`over=-2`)."""
-    pixels = tiles.shape[: tiles.ndim - 4]
-    rows = tiles.reshape(math.prod(pixels), -1, tiles.shape[-1])
-    others = others.reshape(len(rows), -1, others.shape[-1])
-    product = lax.dot_general(rows, others, (((rows.ndim + over,), (1,)), ((0,), (0,))))
-    return product.reshape(*(tiles.shape[:-1] if over == -1 else (*pixels, tiles.shape[-1])), others.shape[-1])
 
 
 def _size(x_shape, padding: Pads):
