@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -115,20 +116,25 @@ def run_panel(
     return results
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.{1 if seconds < 0.1 else 0}f}"
+
+
 def table(results: dict[str, list[Result]], title: str, limits: dict[str, float] | None = None) -> Table:
     """Medians in milliseconds, flaim's ratio to timm's best mode, its fraction of the limit in `limits` (seconds)."""
     contenders = list(dict.fromkeys(r.contender for rows in results.values() for r in rows))
-    out = Table(title=title)
-    out.add_column("model")
+    # Narrow enough for a terminal of 80 columns with the panel's longest name.
+    out = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
+    out.add_column("model", no_wrap=True)
     for name in contenders:
-        out.add_column(name.replace(":", "\n"), justify="right")
+        out.add_column(name.replace(":", "\n").replace("_", "\n"), justify="right")
     out.add_column("ratio", justify="right", style="bold")
     if limits:
-        out.add_column("of limit", justify="right")
+        out.add_column("of\nlimit", justify="right")
     for model, rows in results.items():
         by_name = {r.contender: r for r in rows}
         cells = [
-            "" if name not in by_name else "failed" if by_name[name].error else f"{by_name[name].median * 1e3:.1f}"
+            "" if name not in by_name else "failed" if by_name[name].error else _milliseconds(by_name[name].median)
             for name in contenders
         ]
         cells.append(f"{ratio(rows):.2f}")
