@@ -4,6 +4,7 @@ Prints a table for each task, writes `benchmarks/results/cpu.json` and a plot be
 """
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +31,12 @@ PANEL = [
     "coatnet_0_rw_224",
 ]
 TASKS = {"forward8": ("forward", 8), "forward1": ("forward", 1), "train8": ("train", 8)}
+Task = StrEnum("Task", {name: name for name in TASKS})
 
 
 def main(
     models: Annotated[list[str] | None, typer.Argument(help="Architectures; the whole panel by default.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help=f"Which of {', '.join(TASKS)}; all by default.")] = None,
+    task: Annotated[list[Task] | None, typer.Option(help="All by default.")] = None,
     seconds: Annotated[float, typer.Option(help="How long each contender is timed, per model and task.")] = 3.0,
     adapters: Annotated[bool, typer.Option(help="Time the four adapters too (forward).")] = True,
     dtype: Annotated[str, typer.Option(help="Compute dtype; timm's by autocast.")] = "float32",

@@ -3,6 +3,7 @@
 Prints a table for each task, writes `benchmarks/results/gpu.json` and a plot beside it. `--help` lists the options.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +14,13 @@ from benchmarks import harness
 from benchmarks.cpu import PANEL
 
 TASKS = {"forward256": ("forward", 256), "train128": ("train", 128)}
+Task = StrEnum("Task", {name: name for name in TASKS})
 CONTENDERS = ["flaim", "timm:channels_last", "timm:compile"]
 
 
 def main(
     models: Annotated[list[str] | None, typer.Argument(help="Architectures; the whole panel by default.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help=f"Which of {', '.join(TASKS)}; all by default.")] = None,
+    task: Annotated[list[Task] | None, typer.Option(help="All by default.")] = None,
     seconds: Annotated[float, typer.Option(help="How long each contender is timed, per model and task.")] = 3.0,
     output: Annotated[Path, typer.Option(help="Where the figures go.")] = harness.ROOT / "benchmarks/results/gpu.json",
 ) -> None:
