@@ -103,7 +103,7 @@ def _input_gradient(cotangent, kernel, *, shape, stride: Pair, padding: Pads, di
 
 def _kernel_gradient(x, cotangent, *, shape, groups: int, **window):
     if groups == 1 and shape[2] * shape[3] > _SMALL_KERNEL and _by_winograd(x, shape, **window):
-        return _winograd.kernel_gradient(x, cotangent, window["padding"])
+        return isolated(_winograd.kernel_gradient, padding=window["padding"])(x, cotangent)
     if groups == 1 and cotangent.shape[1] * cotangent.shape[2] < _MANY_PIXELS:
         x = padded(x, window.pop("padding"))
         return isolated(_kernel_gradient_by_patches, shape=shape, **window)(x, cotangent)

@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flaim_core.ops._isolate import isolated
 from flaim_core.ops._taps import Pads, padded
 from flaim_core.parts import fewest_parts, in_parts
 
+# The transformation of kernels along one axis (G in the paper). Kernels are transformed by small matrix products: as
+# sums of slices, each shape of kernel took 0.15 s to compile, and no less time to run.
+_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 # Bytes of transformed tiles that one image may take, and that are made at once where there are several images.
 _IMAGE, _AT_ONCE, _AT_ONCE_FOR_KERNEL = 24 * 2**20, 28 * 2**20, 16 * 2**20
 # Below so many tiles the kernel's transformation takes longer than it saves; below so many channels, of input and
@@ -50,7 +52,8 @@ def convolution(x, kernel, padding: Pads):
     kernels = [(np.kron(_KERNEL, column) @ weights).reshape(4, *kernel.shape[2:]) for column in _KERNEL]
 
     def of_some(x):
-        products = [jnp.einsum("ibhwc,icf->ibhwf", *pair) for pair in zip(_input_tiles(x), kernels)]
+        tiles = _input_tiles(x, padding)
+        products = [(t.reshape(4, -1, t.shape[-1]) @ k).reshape(*t.shape[:-1], -1) for t, k in zip(tiles, kernels)]
         columns = _to_output(products)
         rows = zip(*(_to_output(column) for column in columns))
         y = jnp.stack([jnp.stack(row, axis=3) for row in rows], axis=2)
@@ -58,22 +61,20 @@ def convolution(x, kernel, padding: Pads):
 
     height, width = _size(x.shape, padding)
     pieces = _pieces(x.shape, kernel.shape[3], padding, _AT_ONCE)
-    x = _in_whole_tiles(x, padding)
     y = of_some(x) if pieces == 1 else in_parts(of_some, x, pieces)
     return y[:, :height, :width]
 
 
 def kernel_gradient(x, cotangent, padding: Pads):
     """The gradient `(3, 3, c, f)` for the kernel, of images and the cotangent of `convolution`'s result."""
-    pieces = _pieces(x.shape, cotangent.shape[-1], padding, _AT_ONCE_FOR_KERNEL)
-    return isolated(_kernel_gradient, pieces=pieces)(_in_whole_tiles(x, padding), cotangent)
 
-
-def _kernel_gradient(x, cotangent, *, pieces: int):
     def of_some(x, cotangent):
-        return jnp.einsum("jibhwc,jibhwf->jicf", jnp.stack(_input_tiles(x)), jnp.stack(_output_tiles(cotangent)))
+        tiles, others = jnp.stack(_input_tiles(x, padding)), jnp.stack(_output_tiles(cotangent))
+        rows = tiles.reshape(16, -1, channels), others.reshape(16, -1, features)
+        return lax.dot_general(*rows, (((1,), (1,)), ((0,), (0,)))).reshape(4, 4, channels, features)
 
     channels, features = x.shape[-1], cotangent.shape[-1]
+    pieces = _pieces(x.shape, features, padding, _AT_ONCE_FOR_KERNEL)
     if pieces == 1:
         products = of_some(x, cotangent)
     else:
@@ -84,12 +85,7 @@ def _kernel_gradient(x, cotangent, *, pieces: int):
     return (by_columns @ products.reshape(16, -1)).reshape(3, 3, channels, features)
 
 
-# The transformation of kernels along one axis (G in the paper). Small products: as sums, in fusions of slices, each
-# shape of kernel took 0.15 s to compile, and no less time to run.
-_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-
-
-# Those of input tiles and of outputs (B and A), and the transpose of the latter.
+# The transformations of input tiles and of outputs along one axis (B and A in the paper), and the latter's transpose.
 
 
 def _of_input(d):
@@ -110,15 +106,11 @@ def _in_columns(transform, grid):
     return transform(rows.swapaxes(0, 1))
 
 
-def _in_whole_tiles(x, padding: Pads):
-    """Images that whole tiles cover. Padded before they go in pieces, so that XLA does it in the pass before."""
-    ends = (2 * n + 2 - size - low for n, size, (low, _) in zip(_tiles(x.shape, padding), x.shape[1:3], padding))
-    return padded(x, [(low, end) for (low, _), end in zip(padding, ends)])
-
-
-def _input_tiles(x):
+def _input_tiles(x, padding: Pads):
     """Tiles of 4x4 pixels, two apart, transformed: for each of their columns, `(4, b, rows, columns, c)`."""
-    rows, columns = (n // 2 - 1 for n in x.shape[1:3])
+    rows, columns = _tiles(x.shape, padding)
+    ends = (2 * n + 2 - size - low for n, size, (low, _) in zip((rows, columns), x.shape[1:3], padding))
+    x = padded(x, [(low, end) for (low, _), end in zip(padding, ends)])
     x = x.reshape(x.shape[0], rows + 1, 2, *x.shape[2:])
     x = jnp.stack(_of_input([x[:, i // 2 : i // 2 + rows, i % 2] for i in range(4)]))
     x = x.reshape(*x.shape[:3], columns + 1, 2, -1)
