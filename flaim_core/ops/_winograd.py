@@ -109,8 +109,7 @@ def _in_columns(transform, grid):
 def _input_tiles(x, padding: Pads):
     """Tiles of 4x4 pixels, two apart, transformed: for each of their columns, `(4, b, rows, columns, c)`."""
     rows, columns = _tiles(x.shape, padding)
-    ends = (2 * n + 2 - size - low for n, size, (low, _) in zip((rows, columns), x.shape[1:3], padding))
-    x = padded(x, [(low, end) for (low, _), end in zip(padding, ends)])
+    x = padded(x, [(low, 2 * n + 2 - size - low) for (low, _), n, size in zip(padding, (rows, columns), x.shape[1:3])])
     x = x.reshape(x.shape[0], rows + 1, 2, *x.shape[2:])
     x = jnp.stack(_of_input([x[:, i // 2 : i // 2 + rows, i % 2] for i in range(4)]))
     x = x.reshape(*x.shape[:3], columns + 1, 2, -1)
