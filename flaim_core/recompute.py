@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, Var, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from flaim_core.ops._isolate import is_compiled, isolated_on_cpu
+from flaim_core.ops._isolate import isolated_on_cpu
 
 # Says of a primitive's inputs and parameters whether its results are kept: a policy of `jax.checkpoint`.
 Policy = Callable[..., bool]
@@ -71,7 +71,7 @@ class Recomputed:
         if signature not in self._known:
             # Traced beforehand, so that arrays which the function closes over become arguments.
             traced, outputs = _trace(lambda *leaves: self._function(*jax.tree.unflatten(structure, leaves)), leaves)
-            run = _with_derivative(traced.jaxpr, self._policy)
+            run = _with_derivative(_of_constants_too(traced.jaxpr), self._policy)
             self._known[signature] = run, traced.consts, outputs
         run, consts, outputs = self._known[signature]
         return jax.tree.unflatten(outputs, run(*consts, *leaves))
@@ -89,25 +89,25 @@ def _trace(function: Callable, inputs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]
     return jax.make_jaxpr(flat)(*inputs), structure
 
 
-def _with_derivative(jaxpr: Jaxpr, policy: Policy) -> Callable:
-    """The function of flat inputs that `jaxpr`, with its constants for its first arguments, stands for."""
+def _of_constants_too(jaxpr: Jaxpr) -> ClosedJaxpr:
+    """`jaxpr` with its constants for its first arguments."""
+    return ClosedJaxpr(jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars]), ())
 
-    def evaluate(*inputs: Any) -> list:
-        consts = len(jaxpr.constvars)
-        return jax.core.eval_jaxpr(jaxpr, inputs[:consts], *inputs[consts:])
 
+def _with_derivative(jaxpr: ClosedJaxpr, policy: Policy) -> Callable:
+    """The function of flat inputs that `jaxpr` stands for."""
     known: dict[tuple, tuple] = {}
 
     def jvp(primals: tuple, tangents: tuple) -> tuple[list, list]:
         moving = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero))
         if moving not in known:
-            known[moving] = _linearized(evaluate, policy, moving, primals)
+            known[moving] = _linearized(jaxpr_as_fun(jaxpr), policy, moving, primals)
         forward, derivative = known[moving]
         outputs, residuals = forward(*primals)
         moved = iter(_derivative.bind(*residuals, *(tangents[i] for i in moving), linear=derivative))
         return outputs, [next(moved) if _is_smooth(y) else np.zeros(y.shape, jax.dtypes.float0) for y in outputs]
 
-    run = jax.custom_jvp(isolated_on_cpu(evaluate))
+    run = jax.custom_jvp(isolated_on_cpu(jaxpr))
     run.defjvp(jvp, symbolic_zeros=True)
     return run
 
@@ -127,11 +127,9 @@ class _Linear:
 
         operands = tuple(residuals), tuple(cotangents)
         leaves = jax.tree.leaves(operands)
-        if not any(map(is_compiled, leaves)):
-            return backward(*operands)
         signature = tuple(map(jax.typeof, leaves))
         if signature not in self._transposes:
-            self._transposes[signature] = isolated_on_cpu(jaxpr_as_fun(jax.make_jaxpr(backward)(*operands)))
+            self._transposes[signature] = isolated_on_cpu(jax.make_jaxpr(backward)(*operands))
         return self._transposes[signature](*leaves)
 
 

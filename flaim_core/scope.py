@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jaxtyping import Array, PRNGKeyArray
 
 from flaim_core.leaf import Init, Leaf, LeafError, init_leaves, mismatches, stable_hash
-from flaim_core.ops._isolate import is_compiled
 from flaim_core.recompute import Policy, Recomputed, costly, nothing, recomputed
 from flaim_core.tree import Path, merge, nest
 
@@ -174,7 +174,7 @@ class Scope:
         with collectors of its own, so that batch norm, dropout and captures inside it pass through the transformation.
         """
         run = self._run
-        compiled = any(map(is_compiled, jax.tree.leaves(x))) and not self._modules()
+        compiled = any(map(_is_compiled, jax.tree.leaves(x))) and not self._modules()
         if run.abstract or run.recomputing or not (run.remat or compiled):
             return block(self, x, *args, **kwargs)
         names = None
@@ -358,6 +358,13 @@ def _recorded_call(fn: Callable, scope: Scope, args: tuple, kwargs: dict) -> Any
         run.calls[producer] = run.calls[producer]._replace(uses=run.calls[producer].uses + 1)
     run.produced.setdefault(id(value), (len(run.calls) - 1, value))  # the value too, so that its id stays its own
     return value
+
+
+def _is_compiled(x: Any) -> bool:
+    """Whether `x` is a value of a function that is being compiled, perhaps differentiated or mapped on the way."""
+    while isinstance(x, jax.core.Tracer) and not isinstance(x, DynamicJaxprTracer):
+        x = getattr(x, "primal", getattr(x, "val", None))
+    return isinstance(x, jax.core.Tracer)
 
 
 def _shape_of(value: Any) -> Any:

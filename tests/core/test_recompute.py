@@ -73,6 +73,16 @@ def test_what_it_closes_over_is_differentiated(params, x):
     np.testing.assert_allclose(found, jax.grad(loss)(params["first"], lambda f: f), rtol=1e-6)
 
 
+@pytest.mark.parametrize("compiled", [jax.jit, lambda f: f], ids=["compiled", "not compiled"])
+def test_gradients_are_transposed_to_derivatives(params, x, compiled):
+    def values(x):
+        return recomputed(block)(params, x, KEY)[0]["y"]
+
+    y, gradient = jax.vjp(values, x)
+    found = compiled(jax.linear_transpose(gradient, y))((jnp.ones_like(x),))[0]
+    np.testing.assert_allclose(found, jax.jvp(values, (x,), (jnp.ones_like(x),))[1], rtol=1e-5)
+
+
 def test_mapped_axes_have_their_names(x):
     def loss(x, transform):
         centred = transform(lambda x: jnp.sin(x - jax.lax.pmean(x, "batch")) ** 2)
