@@ -121,13 +121,18 @@ class _Linear:
 
     def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any], shapes: Sequence[Any]) -> Sequence[Any]:
         """The cotangents of tangents of these shapes."""
+        moving = tuple(i for i, cotangent in enumerate(cotangents) if not isinstance(cotangent, ad.Zero))
 
         def backward(residuals: tuple, cotangents: tuple) -> tuple:
-            return jax.linear_transpose(functools.partial(self.function, *residuals), *shapes)([*cotangents])
+            def of_moving(*tangents: Any) -> list:
+                outputs = self.function(*residuals, *tangents)
+                return [outputs[i] for i in moving]
 
-        operands = tuple(residuals), tuple(cotangents)
+            return jax.linear_transpose(of_moving, *shapes)([*cotangents])
+
+        operands = tuple(residuals), tuple(cotangents[i] for i in moving)
         leaves = jax.tree.leaves(operands)
-        signature = tuple(map(jax.typeof, leaves))
+        signature = moving, tuple(map(jax.typeof, leaves))
         if signature not in self._transposes:
             self._transposes[signature] = isolated_on_cpu(jax.make_jaxpr(backward)(*operands))
         return self._transposes[signature](*leaves)
@@ -210,7 +215,7 @@ def _abstract(*operands: Any, linear: _Linear) -> list:
 def _transpose(cotangents: Sequence[Any], *operands: Any, linear: _Linear) -> list:
     residuals, tangents = operands[: linear.residuals], operands[linear.residuals :]
     shapes = [jax.ShapeDtypeStruct(t.aval.shape, t.aval.dtype) for t in tangents]
-    return [None] * len(residuals) + [*linear.transpose(residuals, [*map(ad.instantiate_zeros, cotangents)], shapes)]
+    return [None] * len(residuals) + [*linear.transpose(residuals, cotangents, shapes)]
 
 
 def _derivative_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, linear: _Linear) -> tuple:
