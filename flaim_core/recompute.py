@@ -9,7 +9,6 @@ for ViT-S, 1367 to 621 for ConvNeXt-T, 3036 to 922 for MaxViT-T, its time by 13,
 what was computed before. Here the whole derivative of a function is compiled apart from everything else.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

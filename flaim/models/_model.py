@@ -116,7 +116,7 @@ class Model:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{self.name} takes normalised floating-point images, got {x.dtype}")
 
-        def run(x: Any) -> core.Output:
+        def run(x: Any, variables: Mapping, rng: PRNGKeyArray | None) -> core.Output:
             return core.apply(
                 self._call,
                 variables,
@@ -134,8 +134,8 @@ class Model:
         try:
             pieces = 1 if training or modules else pieces_of(x, jax.tree.leaves(variables))
             if pieces == 1:
-                return run(x)
-            output = in_pieces(lambda x: run(x)._replace(batch_stats={}), x, pieces)
+                return run(x, variables, rng)
+            output = in_pieces(lambda *inputs: run(*inputs)._replace(batch_stats={}), x, variables, rng, pieces=pieces)
             return output._replace(batch_stats=variables.get("batch_stats", {}))
         except ValueError as error:
             if x.shape[1:3] == self.input_size:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax import lax
+from jax.extend.core import jaxpr_as_fun
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 
+from flaim_core.ops._platform import by_platform
 from flaim_core.parts import fewest_parts, in_parts
 
 _PIXELS_A_CORE = 2 * 224**2
@@ -38,6 +39,22 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_pieces(function: Callable[[Any], Any], x: Any, pieces: int) -> Any:
-    """`function(x)`, a tree of arrays with a batch axis in front; on a CPU, of one piece of the batch after another."""
-    return lax.platform_dependent(x, cpu=lambda x: in_parts(function, x, pieces), default=function)
+def in_pieces(function: Callable, x: Any, *others: Any, pieces: int) -> Any:
+    """`function(x, *others)`, a tree of arrays with a batch axis in front; on a CPU, of one piece of `x` after another.
+
+    `others` are trees of arrays.
+    """
+    leaves, structure = jax.tree.flatten(others)
+    of_outputs: Any = None
+
+    def flat(x: jax.Array, *leaves: Any) -> list:
+        nonlocal of_outputs
+        outputs, of_outputs = jax.tree.flatten(function(x, *jax.tree.unflatten(structure, leaves)))
+        return outputs
+
+    def on_cpu(x: jax.Array, *leaves: Any) -> list:
+        return in_parts(lambda piece: jaxpr_as_fun(of_piece)(piece, *leaves), x, pieces)
+
+    of_piece = jax.make_jaxpr(flat)(jax.ShapeDtypeStruct((x.shape[0] // pieces, *x.shape[1:]), x.dtype), *leaves)
+    outputs = [y.update(shape=(x.shape[0], *y.shape[1:])) for y in of_piece.out_avals]
+    return jax.tree.unflatten(of_outputs, by_platform(x, *leaves, cpu=on_cpu, default=flat, outputs=outputs))

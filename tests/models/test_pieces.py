@@ -74,3 +74,22 @@ def test_gradients_for_variables_in_inference():
     compiled, eager = jax.jit(jax.grad(loss))(variables, IMAGES), jax.grad(loss)(variables, IMAGES)
     for a, b in zip(jax.tree.leaves(compiled), jax.tree.leaves(eager)):
         assert relative_error(a, b) < 1e-5
+
+
+DERIVATIVES = {
+    "forward": lambda run, variables: jax.jacfwd(lambda bright: run(variables, IMAGES + bright))(0.5),
+    "reverse": lambda run, variables: jax.jacrev(lambda bright: run(variables, IMAGES + bright))(0.5),
+    "mapped": lambda run, variables: jax.vmap(run, (None, 0))(variables, jax.numpy.stack([IMAGES, 0.5 * IMAGES])),
+}
+
+
+@pytest.mark.parametrize("transform", DERIVATIVES.values(), ids=DERIVATIVES)
+def test_a_compiled_model_is_differentiated_and_mapped(transform):
+    model = _model()
+    variables = _variables(model)
+
+    def run(variables, x):
+        return model.apply(variables, x).value
+
+    assert "while" in _lowered(run, variables, IMAGES)
+    assert relative_error(transform(jax.jit(run), variables), transform(run, variables)) < 1e-5
