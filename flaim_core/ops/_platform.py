@@ -51,16 +51,15 @@ def _transpose(cotangents, *inputs, cpu, default, outputs):
     return [found.get(i) for i in range(len(inputs))]
 
 
-def _batch(axis, inputs, dims, *, cpu, default, outputs):
-    cpu, default = (
-        jax.vmap(function, tuple(dims), axis_name=axis.name, axis_size=axis.size) for function in (cpu, default)
-    )
-    outputs = [unmapped_aval(axis.size, 0, y) for y in outputs]
+def _batch(inputs, dims, *, cpu, default, outputs):
+    size = next(x.shape[dim] for x, dim in zip(inputs, dims) if dim is not None)
+    cpu, default = (jax.vmap(function, tuple(dims)) for function in (cpu, default))
+    outputs = [unmapped_aval(size, 0, y) for y in outputs]
     return by_platform(*inputs, cpu=cpu, default=default, outputs=outputs), [0] * len(outputs)
 
 
 ad.primitive_jvps[_by_platform] = _jvp
 ad.primitive_transposes[_by_platform] = _transpose
-batching.fancy_primitive_batchers[_by_platform] = _batch
+batching.primitive_batchers[_by_platform] = _batch
 mlir.register_lowering(_by_platform, mlir.lower_fun(_default, multiple_results=True))
 mlir.register_lowering(_by_platform, mlir.lower_fun(_cpu, multiple_results=True), platform="cpu")
