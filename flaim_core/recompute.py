@@ -50,9 +50,9 @@ def recomputed(function: Callable, policy: Policy = costly) -> Callable:
     The rest is computed again, on a CPU; elsewhere under the policy `nothing`, and XLA decides under another one.
     Derivatives of every order and `jax.vmap` work as for `function`.
 
-    Function and derivative are each compiled apart on a CPU: XLA would compute a residual chain from its beginning again
-    in each block, and keep all that it is made of (inference of ResNet-50, 8 images: 468 and 434 ms, 107 and 36 MB of
-    intermediate arrays).
+    Function and derivative are each compiled apart on a CPU: XLA would compute a residual chain from its beginning
+    again in each block, and keep all that it is made of (inference of ResNet-50, 8 images: 468 and 434 ms, 107 and 36
+    MB of intermediate arrays).
     """
     return lambda *inputs: Recomputed(function, policy)(*inputs)
 
