@@ -150,7 +150,7 @@ def _kernel_gradients_by_image(x, cotangent, *, parts: int, shape, stride: Pair,
         image = lax.pad(image.transpose(2, 0, 1), jnp.zeros((), x.dtype), [(0, 0, 0), *pads])
         image = image.reshape(parts, channels, rows, stride[0], columns, stride[1]).transpose(0, 3, 5, 1, 2, 4)
         image = image.reshape(parts, *stride, channels, -1)
-        cotangent = jnp.pad(cotangent, ((0, 0), (0, columns - out_width), (0, 0)))
+        cotangent = padded(cotangent[None], ((0, 0), (0, columns - out_width)), stored=True)[0]
         cotangent = cotangent.reshape(-1, parts, features).swapaxes(0, 1)
 
         def product(slices, shifts):

@@ -52,7 +52,7 @@ def convolution(x, kernel, padding: Pads):
     kernels = [(np.kron(_KERNEL, column) @ weights).reshape(4, *kernel.shape[2:]) for column in _KERNEL]
 
     def of_some(x):
-        tiles = _input_tiles(x, padding)
+        tiles = _input_tiles(x, padding, stored=pieces > 1)
         products = [(t.reshape(4, -1, t.shape[-1]) @ k).reshape(*t.shape[:-1], -1) for t, k in zip(tiles, kernels)]
         columns = _to_output(products)
         rows = zip(*(_to_output(column) for column in columns))
@@ -69,7 +69,7 @@ def kernel_gradient(x, cotangent, padding: Pads):
     """The gradient `(3, 3, c, f)` for the kernel, of images and the cotangent of `convolution`'s result."""
 
     def of_some(x, cotangent):
-        tiles, others = jnp.stack(_input_tiles(x, padding)), jnp.stack(_output_tiles(cotangent))
+        tiles, others = jnp.stack(_input_tiles(x, padding, stored=True)), jnp.stack(_output_tiles(cotangent))
         rows = tiles.reshape(16, -1, channels), others.reshape(16, -1, features)
         return lax.dot_general(*rows, (((1,), (1,)), ((0,), (0,)))).reshape(4, 4, channels, features)
 
@@ -106,10 +106,11 @@ def _in_columns(transform, grid):
     return transform(rows.swapaxes(0, 1))
 
 
-def _input_tiles(x, padding: Pads):
+def _input_tiles(x, padding: Pads, *, stored: bool):
     """Tiles of 4x4 pixels, two apart, transformed: for each of their columns, `(4, b, rows, columns, c)`."""
     rows, columns = _tiles(x.shape, padding)
-    x = padded(x, [(low, 2 * n + 2 - size - low) for (low, _), n, size in zip(padding, (rows, columns), x.shape[1:3])])
+    pads = [(low, 2 * n + 2 - size - low) for (low, _), n, size in zip(padding, (rows, columns), x.shape[1:3])]
+    x = padded(x, pads, stored=stored)
     x = x.reshape(x.shape[0], rows + 1, 2, *x.shape[2:])
     x = jnp.stack(_of_input([x[:, i // 2 : i // 2 + rows, i % 2] for i in range(4)]))
     x = x.reshape(*x.shape[:3], columns + 1, 2, -1)
