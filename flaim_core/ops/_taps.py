@@ -19,11 +19,11 @@ def padded(x, padding, value: float = 0, *, stored: bool = False):
     """
     batch, height, width, channels = x.shape
     (top, bottom), (left, right) = padding
-    value = jnp.asarray(value, x.dtype)
+    around = jnp.asarray(value, x.dtype)
     if not stored:
-        return lax.pad(x, value, [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])
+        return lax.pad(x, around, [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])
     rows = x.reshape(batch, height, width * channels)
-    rows = lax.pad(rows, value, [(0, 0, 0), (top, bottom, 0), (left * channels, right * channels, 0)])
+    rows = lax.pad(rows, around, [(0, 0, 0), (top, bottom, 0), (left * channels, right * channels, 0)])
     return rows.reshape(batch, height + top + bottom, width + left + right, channels)
 
 
