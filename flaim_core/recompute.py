@@ -78,14 +78,8 @@ class Recomputed:
 
 def _trace(function: Callable, inputs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
     """The function's program, and the structure of what it returns."""
-    structure: Any = None
-
-    def flat(*inputs: Any) -> list:
-        nonlocal structure
-        outputs, structure = jax.tree.flatten(function(*inputs))
-        return outputs
-
-    return jax.make_jaxpr(flat)(*inputs), structure
+    traced, shapes = jax.make_jaxpr(function, return_shape=True)(*inputs)
+    return traced, jax.tree.structure(shapes)
 
 
 def _of_constants_too(jaxpr: Jaxpr) -> ClosedJaxpr:

@@ -45,16 +45,15 @@ def in_pieces(function: Callable, x: Any, *others: Any, pieces: int) -> Any:
     `others` are trees of arrays.
     """
     leaves, structure = jax.tree.flatten(others)
-    of_outputs: Any = None
-
-    def flat(x: jax.Array, *leaves: Any) -> list:
-        nonlocal of_outputs
-        outputs, of_outputs = jax.tree.flatten(function(x, *jax.tree.unflatten(structure, leaves)))
-        return outputs
+    piece = jax.ShapeDtypeStruct((x.shape[0] // pieces, *x.shape[1:]), x.dtype)
+    of_piece, shapes = jax.make_jaxpr(function, return_shape=True)(piece, *others)
 
     def on_cpu(x: jax.Array, *leaves: Any) -> list:
         return in_parts(lambda piece: jaxpr_as_fun(of_piece)(piece, *leaves), x, pieces)
 
-    of_piece = jax.make_jaxpr(flat)(jax.ShapeDtypeStruct((x.shape[0] // pieces, *x.shape[1:]), x.dtype), *leaves)
+    def whole(x: jax.Array, *leaves: Any) -> list:
+        return jax.tree.leaves(function(x, *jax.tree.unflatten(structure, leaves)))
+
     outputs = [y.update(shape=(x.shape[0], *y.shape[1:])) for y in of_piece.out_avals]
-    return jax.tree.unflatten(of_outputs, by_platform(x, *leaves, cpu=on_cpu, default=flat, outputs=outputs))
+    found = by_platform(x, *leaves, cpu=on_cpu, default=whole, outputs=outputs)
+    return jax.tree.unflatten(jax.tree.structure(shapes), found)

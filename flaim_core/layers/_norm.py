@@ -34,7 +34,7 @@ def _variance_jvp(axes: tuple[int, ...], keepdims: bool, primals: tuple, tangent
 
 @jax.custom_jvp
 def _rsqrt(x: Array) -> Array:
-    """The inverse square root, whose derivative has no division: XLA compiles a kernel of its own for each."""
+    """The inverse square root, with a derivative without division, of which XLA would make a loop of its own."""
     return jax.lax.rsqrt(x)
 
 
