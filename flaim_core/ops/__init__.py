@@ -1,6 +1,7 @@
 """Arrays in, arrays out: lowerings and partitions without leaves."""
 
 from flaim_core.ops._attention import dot_product_attention
+from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._conv import conv, same_padding
 from flaim_core.ops._dense import dense
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
@@ -26,6 +27,7 @@ __all__ = [
     "grid_partition",
     "grid_reverse",
     "max_pool",
+    "per_channel",
     "relative_position_index",
     "same_padding",
     "shifted_window_mask",
