@@ -4,21 +4,14 @@ from flaim_core import initializers, ops
 from flaim_core.layers import *  # noqa: F403
 from flaim_core.layers import __all__ as _layers
 from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
-from flaim_core.recompute import recomputed
-from flaim_core.scope import (
-    MissingKeyError,
-    Output,
-    Scope,
-    apply,
-    calls,
-    init,
-    kernel,
-    shapes,
-    spec,
-)
+from flaim_core.lowering import lowering, set_lowering
+from flaim_core.readings import Call, Output, apply, calls, init, shapes, spec
+from flaim_core.remat import remat
+from flaim_core.scope import MissingKeyError, Scope, kernel
 from flaim_core.tree import flatten, unflatten
 
 __all__ = [
+    "Call",
     "Leaf",
     "LeafError",
     "MissingKeyError",
@@ -31,9 +24,11 @@ __all__ = [
     "init_leaves",
     "initializers",
     "kernel",
+    "lowering",
     "mismatches",
     "ops",
-    "recomputed",
+    "remat",
+    "set_lowering",
     "shapes",
     "spec",
     "unflatten",

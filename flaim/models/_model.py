@@ -14,7 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.models._fuse import folds, shift
-from flaim.models._pieces import in_pieces, pieces_of
+from flaim_core.microbatch import in_microbatches, microbatches
 
 
 class Feature(NamedTuple):
@@ -75,7 +75,7 @@ class Model:
         if self.fused:
             if scope.training:
                 raise ValueError(f"{self.name} is fused for inference: train it as it was before `fuse`")
-            scope = scope.substituting(dict.fromkeys(folds(self.replace(fused=False)), shift))
+            scope = scope.replacing(dict.fromkeys(folds(self.replace(fused=False)), shift))
         return self.fn(scope, x, n_classes=self.n_classes, **dict(self.config))
 
     def image(self, batch: int = 1) -> jax.ShapeDtypeStruct:
@@ -132,10 +132,11 @@ class Model:
             )
 
         try:
-            pieces = 1 if training or modules else pieces_of(x, jax.tree.leaves(variables))
-            if pieces == 1:
+            parts = 1 if training or modules else microbatches(x, jax.tree.leaves(variables))
+            if parts == 1:
                 return run(x, variables, rng)
-            output = in_pieces(lambda *inputs: run(*inputs)._replace(batch_stats={}), x, variables, rng, pieces=pieces)
+            without_stats = lambda *inputs: run(*inputs)._replace(batch_stats={})  # noqa: E731
+            output = in_microbatches(without_stats, x, variables, rng, parts=parts)
             return output._replace(batch_stats=variables.get("batch_stats", {}))
         except ValueError as error:
             if x.shape[1:3] == self.input_size:

@@ -2,7 +2,6 @@
 
 from flaim_core.ops._attention import dot_product_attention
 from flaim_core.ops._broadcast import per_channel
-from flaim_core.ops._conv import conv, same_padding
 from flaim_core.ops._dense import dense
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._windows import (
@@ -14,6 +13,7 @@ from flaim_core.ops._windows import (
     window_partition,
     window_reverse,
 )
+from flaim_core.ops.conv import conv, same_padding
 
 __all__ = [
     "avg_pool",

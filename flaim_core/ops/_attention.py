@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from flaim_core.lowering import for_gpu
+
 _CUDNN_MAX_WIDTH = 128
 
 
@@ -32,7 +34,7 @@ def dot_product_attention(
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     products = functools.partial(_products, bias=bias, scale=scale)
-    if bias is None and _fits_cudnn(query, key, value) and _cudnn_is_there():
+    if bias is None and for_gpu() and _fits_cudnn(query, key, value):
         fused = functools.partial(_cudnn, scale=scale)
         return lax.platform_dependent(query, key, value, cuda=fused, default=products)
     return products(query, key, value)
@@ -43,12 +45,6 @@ def _fits_cudnn(query: Array, key: Array, value: Array) -> bool:
     widths = {x.shape[-1] for x in (query, key, value)}
     half = {x.dtype for x in (query, key, value)} in ({jnp.dtype("bfloat16")}, {jnp.dtype("float16")})
     return half and len(widths) == 1 and max(widths) % 8 == 0 and max(widths) <= _CUDNN_MAX_WIDTH
-
-
-@functools.cache
-def _cudnn_is_there() -> bool:
-    """jax refuses to trace cuDNN's attention where there is no GPU."""
-    return any(device.platform == "gpu" for device in jax.devices())
 
 
 def _cudnn(query: Array, key: Array, value: Array, scale: float) -> Array:

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from flaim_core.ops._conv import Pair
+from flaim_core.ops._views import Pair
 
 
 def _check_divisible(size: Pair, window: Pair, what: str) -> None:

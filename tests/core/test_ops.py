@@ -296,7 +296,7 @@ def test_attention_is_cudnns_within_its_limits(dtype, width, bias, fused, monkey
     from flaim_core.ops import _attention
 
     # What a machine with a GPU says of itself: jax asks before it traces.
-    monkeypatch.setattr(_attention, "_cudnn_is_there", lambda: True)
+    monkeypatch.setattr(_attention, "for_gpu", lambda: True)
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 90800)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
     tokens = jax.ShapeDtypeStruct((2, 3, 17, 4, width), dtype)

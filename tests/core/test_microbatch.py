@@ -1,10 +1,10 @@
-"""A batch in pieces gives what the whole batch gives."""
+"""Inference in microbatches gives what the whole batch gives."""
 
 import jax
 import pytest
 
 from flaim import models
-from flaim.models import _pieces
+from flaim_core import microbatch
 from tests.oracle import relative_error
 
 SIZE = 32
@@ -13,8 +13,8 @@ IMAGES = jax.random.normal(jax.random.key(1), (6, SIZE, SIZE, 3))
 
 @pytest.fixture(autouse=True)
 def two_images_at_once(monkeypatch):
-    monkeypatch.setattr(_pieces, "_PIXELS_A_CORE", SIZE**2)
-    monkeypatch.setattr(_pieces, "_cores", lambda: 2)
+    monkeypatch.setattr(microbatch, "_PIXELS_PER_CORE", SIZE**2)
+    monkeypatch.setattr(microbatch, "_cores", lambda: 2)
 
 
 def _model(n_classes: int = 5) -> models.Model:
@@ -42,11 +42,11 @@ def test_outputs_and_intermediates(n_classes):
         assert a.shape == b.shape and relative_error(a, b) < 1e-6
 
 
-@pytest.mark.parametrize("batch, pieces", [(1, 1), (2, 1), (3, 3), (4, 2), (6, 3), (7, 7)])
-def test_pieces_are_equal_and_small_enough(batch, pieces):
+@pytest.mark.parametrize("batch, parts", [(1, 1), (2, 1), (3, 3), (4, 2), (6, 3), (7, 7)])
+def test_microbatches_are_equal_and_small_enough(batch, parts):
     found = []
-    jax.eval_shape(lambda x: found.append(_pieces.pieces_of(x, [])), jax.ShapeDtypeStruct((batch, SIZE, SIZE, 3), "f4"))
-    assert found == [pieces]
+    jax.eval_shape(lambda x: found.append(microbatch.microbatches(x, [])), jax.ShapeDtypeStruct((batch, SIZE, SIZE, 3), "f4"))
+    assert found == [parts]
 
 
 def test_the_batch_stays_whole_in_training_under_transformations_and_on_other_platforms():

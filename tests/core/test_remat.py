@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaim_core import ops, recomputed
+from flaim_core import ops, remat
 from flaim_core.ops._dense import dense
-from flaim_core.recompute import nothing
+from flaim_core.remat import save_nothing
 
 KEY = jax.random.key(0)
 
@@ -51,32 +51,32 @@ DERIVATIVES = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"policy": nothing}], ids=["products", "nothing"])
+@pytest.mark.parametrize("options", [{}, {"policy": save_nothing}], ids=["products", "nothing"])
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 def test_derivatives_are_the_same(params, x, derivative, options):
     x = jnp.stack([x, 2 * x]) if "mapped" in derivative else x
-    blocks = block, recomputed(block, **options)
+    blocks = block, remat(block, **options)
     expected, found = (DERIVATIVES[derivative](lambda p, x, b=b: total(b, p, x))(params, x) for b in blocks)
     chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_outputs_are_the_same(params, x):
-    chex.assert_trees_all_equal(recomputed(block)(params, x, KEY), block(params, x, KEY))
-    chex.assert_trees_all_equal(jax.jit(recomputed(block))(params, x, KEY), jax.jit(block)(params, x, KEY))
+    chex.assert_trees_all_equal(remat(block)(params, x, KEY), block(params, x, KEY))
+    chex.assert_trees_all_equal(jax.jit(remat(block))(params, x, KEY), jax.jit(block)(params, x, KEY))
 
 
 def test_what_it_closes_over_is_differentiated(params, x):
     def loss(weight, transform):
         return jnp.sum(transform(lambda x: jnp.sin(x @ weight))(x))
 
-    found = jax.grad(loss)(params["first"], recomputed)
+    found = jax.grad(loss)(params["first"], remat)
     np.testing.assert_allclose(found, jax.grad(loss)(params["first"], lambda f: f), rtol=1e-6)
 
 
 @pytest.mark.parametrize("compiled", [jax.jit, lambda f: f], ids=["compiled", "not compiled"])
 def test_gradients_are_transposed_to_derivatives(params, x, compiled):
     def values(x):
-        return recomputed(block)(params, x, KEY)[0]["y"]
+        return remat(block)(params, x, KEY)[0]["y"]
 
     y, gradient = jax.vjp(values, x)
     found = compiled(jax.linear_transpose(gradient, y))((jnp.ones_like(x),))[0]
@@ -88,7 +88,7 @@ def test_mapped_axes_have_their_names(x):
         centred = transform(lambda x: jnp.sin(x - jax.lax.pmean(x, "batch")) ** 2)
         return jnp.sum(jax.vmap(centred, axis_name="batch")(x))
 
-    np.testing.assert_allclose(jax.grad(loss)(x, recomputed), jax.grad(loss)(x, lambda f: f), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.grad(loss)(x, remat), jax.grad(loss)(x, lambda f: f), rtol=1e-5, atol=1e-6)
 
 
 def test_works_in_a_loop(params, x):
@@ -97,14 +97,14 @@ def test_works_in_a_loop(params, x):
         return jnp.sum(jax.lax.scan(body, x, jnp.stack([params["first"] @ params["first"].T] * 3))[0] ** 2)
 
     chex.assert_trees_all_close(
-        jax.jit(jax.grad(loss), static_argnums=1)(params, recomputed), jax.grad(loss)(params, lambda f: f), rtol=1e-4
+        jax.jit(jax.grad(loss), static_argnums=1)(params, remat), jax.grad(loss)(params, lambda f: f), rtol=1e-4
     )
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision(params, x, dtype):
     params, x = jax.tree.map(lambda a: a.astype(dtype), (params, x))
-    expected, found = (jax.jit(jax.grad(lambda p, b=b: total(b, p, x)))(params) for b in (block, recomputed(block)))
+    expected, found = (jax.jit(jax.grad(lambda p, b=b: total(b, p, x)))(params) for b in (block, remat(block)))
     chex.assert_trees_all_equal_dtypes(found, expected)
     chex.assert_trees_all_close(found, expected, rtol=0.05, atol=0.05)
 
@@ -132,18 +132,18 @@ def test_keeps_less():
         gradient = jax.jit(jax.grad(lambda p, x: chain(p, x, transform))).lower([kernel] * 8, x)
         return gradient.compile().memory_analysis().temp_size_in_bytes / 2**20
 
-    products, inputs = temporary(recomputed), temporary(lambda f: recomputed(f, policy=nothing))
+    products, inputs = temporary(remat), temporary(lambda f: remat(f, policy=save_nothing))
     assert inputs < 8 + 6
     assert inputs + 6 < products < 16 + 6
     assert temporary(lambda f: f) > 1.3 * products
-    assert temporary(recomputed, width=64) < 8 + 6
+    assert temporary(remat, width=64) < 8 + 6
 
 
 def test_keeps_batch_statistics():
     """The derivative sums once, for the mean's cotangent; a layer norm's mean, along the last axis, is taken anew."""
 
     def sums(axis):
-        centred = recomputed(lambda x: jnp.sin(x * jnp.mean(jnp.exp(x), axis, keepdims=True)))
+        centred = remat(lambda x: jnp.sin(x * jnp.mean(jnp.exp(x), axis, keepdims=True)))
         gradient = jax.jit(jax.grad(lambda x: jnp.sum(centred(x) ** 2)))
         return gradient.lower(jnp.zeros((512, 64))).as_text().count("stablehlo.reduce(")
 
@@ -166,7 +166,7 @@ def test_keeps_nothing_of_attention():
 
     products = 4 * 4 * 512 * 512
     assert temporary(5, lambda f: f) - temporary(2, lambda f: f) > 2.5 * products
-    assert temporary(5, recomputed) - temporary(2, recomputed) < 0.5 * products
+    assert temporary(5, remat) - temporary(2, remat) < 0.5 * products
 
 
 def test_blocks_do_not_compute_a_residual_chain_anew():
@@ -179,7 +179,7 @@ def test_blocks_do_not_compute_a_residual_chain_anew():
         return run.compile().memory_analysis().temp_size_in_bytes / 2**20
 
     assert temporary(lambda f: f, depth=8) > 7
-    assert temporary(recomputed, depth=8) < 2.5
+    assert temporary(remat, depth=8) < 2.5
 
 
 def test_computes_no_gradient_that_nobody_asks_for():
@@ -187,7 +187,7 @@ def test_computes_no_gradient_that_nobody_asks_for():
 
     def products(frozen):
         def loss(trained, x):
-            return chain([*frozen, trained], x, recomputed)
+            return chain([*frozen, trained], x, remat)
 
         kernel = jnp.zeros((64, 64))
         return jax.jit(jax.grad(loss)).lower(kernel, jnp.zeros((16, 64))).as_text().count("dot_general")
@@ -197,6 +197,6 @@ def test_computes_no_gradient_that_nobody_asks_for():
 
 
 def test_lowers_for_gpus(params, x):
-    gradient = jax.jit(jax.grad(lambda p, x: total(recomputed(block), p, x)))
+    gradient = jax.jit(jax.grad(lambda p, x: total(remat(block), p, x)))
     exported = jax.export.export(gradient, platforms=("cuda",))(params, x)
     assert exported.platforms == ("cuda",)

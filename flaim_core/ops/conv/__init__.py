@@ -1,0 +1,71 @@
+"""Convolution. `rules` says how a CPU runs which one; everywhere else it is XLA's, or a product where that is equal."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaim_core import _jax
+from flaim_core.lowering import for_cpu_alone
+from flaim_core.ops._dense import dense
+from flaim_core.ops._views import Pads, Pair
+from flaim_core.ops.conv._window import Window, xla_convolution
+from flaim_core.ops.conv.primitive import convolution, depthwise
+
+
+def same_padding(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:
+    """TensorFlow's "same" padding: output size `ceil(size / stride)`, the odd pixel at the bottom and right."""
+
+    def along_axis(n: int, k: int, s: int, d: int) -> Pair:
+        total = _jax.max_dim((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        return total // 2, total - total // 2
+
+    vertical, horizontal = map(along_axis, size, kernel_size, stride, dilation)
+    return vertical, horizontal
+
+
+def conv(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c_group f"],
+    *,
+    stride: Pair = (1, 1),
+    padding: Pads = ((0, 0), (0, 0)),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Float[Array, "b h2 w2 f"]:
+    """Two-dimensional convolution (cross-correlation, as in every deep-learning library).
+
+    `padding` is ((top, bottom), (left, right)), in pixels. Raises ValueError where the images are smaller than the
+    kernel.
+    """
+    window = Window(stride, padding, dilation, groups)
+    _check_size(x, kernel, window)
+    (height, width, per_group), channels = kernel.shape[:3], x.shape[-1]
+    if (height, width) == (1, 1) and window.is_unpadded and groups == 1:
+        return dense(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
+    if not for_cpu_alone(x, kernel):
+        return xla_convolution(x, kernel, window=window)
+    if (height, width) == stride and window.is_unpadded and dilation == (1, 1) and groups == 1:
+        return _patchify(x, kernel)
+    if groups == channels and per_group == 1:
+        x = jnp.repeat(x, kernel.shape[-1] // channels, axis=-1)  # a depth multiplier: that many outputs a channel
+        return depthwise(x, kernel[:, :, 0], window=window._replace(groups=1))
+    return convolution(x, kernel, window=window)
+
+
+def _patchify(x: Float[Array, "b h w c"], kernel: Float[Array, "p q c f"]) -> Float[Array, "b rows columns f"]:
+    """Non-overlapping patches as one dot product; as in any convolution, a last partial patch is dropped."""
+    batch, height, width, channels = x.shape
+    p, q = kernel.shape[:2]
+    rows, columns = height // p, width // q
+    x = x[:, : rows * p, : columns * q].reshape(batch, rows, p, columns, q, channels)
+    patches = x.swapaxes(2, 3).reshape(batch, rows, columns, -1)
+    return dense(patches, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _check_size(x: Array, kernel: Array, window: Window) -> None:
+    size, kernel_size = x.shape[1:3], kernel.shape[:2]
+    output = window.output_size(size, kernel_size)
+    if all(isinstance(n, int) for n in output) and min(output) < 1:
+        raise ValueError(
+            f"images of {size[0]}x{size[1]} pixels, padded by {window.padding}, are too small for a kernel of "
+            f"{kernel_size[0]}x{kernel_size[1]} with dilation {window.dilation}"
+        )

@@ -1,0 +1,59 @@
+"""How a kernel is laid over an image."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from jax import lax
+from jaxtyping import Array, Float
+
+from flaim_core.ops._views import Pads, Pair
+
+Shape = tuple[int, ...]
+
+
+class Window(NamedTuple):
+    """Stride, padding ((top, bottom), (left, right)) and dilation of a convolution, in pixels, and its groups."""
+
+    stride: Pair = (1, 1)
+    padding: Pads = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is neither stride nor dilation."""
+        return self.stride == self.dilation == (1, 1)
+
+    @property
+    def is_unpadded(self) -> bool:
+        """Whether nothing is padded."""
+        return self.padding == ((0, 0), (0, 0))
+
+    def output_size(self, size: Sequence[int], kernel_size: Sequence[int]) -> Pair:
+        """Height and width of the output for images of this size."""
+        height, width = (
+            (n + low + high - (k - 1) * d - 1) // s + 1
+            for n, k, s, (low, high), d in zip(size, kernel_size, self.stride, self.padding, self.dilation)
+        )
+        return height, width
+
+
+def xla_convolution(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c_group f"], *, window: Window
+) -> Float[Array, "b h2 w2 f"]:
+    """XLA's convolution of channels-last images."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=window.stride,
+        padding=window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=window.groups,
+    )
+
+
+def wider(x: jax.Array) -> jax.numpy.dtype:
+    """The dtype in which sums over x's pixels are kept: float32 for narrower ones."""
+    return jax.numpy.promote_types(x.dtype, jax.numpy.float32)

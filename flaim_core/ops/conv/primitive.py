@@ -1,0 +1,53 @@
+"""The primitives: convolution and depthwise convolution, bilinear in image and kernel, as a CPU runs them fastest.
+
+Left to automatic differentiation, a derivative is composed of the pieces of the forward pass, and XLA fuses what
+surrounds it into the transpositions that it needs. These have derivatives of their own, which read the image, the
+kernel and the cotangent alone.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaim_core import _jax
+from flaim_core.ops.conv import depthwise as _depthwise
+from flaim_core.ops.conv import rules
+from flaim_core.ops.conv._window import Window, xla_convolution
+
+convolution, convolution_p = _jax.define_bilinear(
+    "convolution",
+    xla_convolution,
+    on_cpu=rules.forward,
+    input_gradient=rules.input_gradient,
+    kernel_gradient=rules.kernel_gradient,
+)
+
+
+def _depthwise_definition(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"], *, window: Window) -> Array:
+    return xla_convolution(x, kernel[:, :, None], window=window._replace(groups=x.shape[-1]))
+
+
+def _depthwise_batch(bind: Any, operands: tuple, dims: tuple, *, window: Window) -> tuple[Array, int]:
+    """`jax.vmap`: over images alone the mapped axis joins the batch, otherwise the channels."""
+    (x, kernel), (x_dim, kernel_dim) = operands, dims
+    if kernel_dim is None:
+        x = jnp.moveaxis(x, x_dim, 0)
+        y = bind(x.reshape(-1, *x.shape[2:]), kernel, window=window)
+        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+    kernel = jnp.moveaxis(kernel, kernel_dim, 2)
+    n, channels = kernel.shape[2:]
+    across = (*x.shape[:3], n, channels)
+    x = jnp.broadcast_to(x[:, :, :, None], across) if x_dim is None else jnp.moveaxis(x, x_dim, 3)
+    y = bind(x.reshape(*x.shape[:3], -1), kernel.reshape(*kernel.shape[:2], -1), window=window)
+    return y.reshape(*y.shape[:3], n, channels), 3
+
+
+depthwise, depthwise_p = _jax.define_bilinear(
+    "depthwise_convolution",
+    _depthwise_definition,
+    on_cpu=_depthwise.forward,
+    input_gradient=_depthwise.input_gradient,
+    kernel_gradient=_depthwise.kernel_gradient,
+    batch=_depthwise_batch,
+)

@@ -1,0 +1,229 @@
+"""The same kernel declared (`spec`, `shapes`, `init`), run (`apply`) and recorded (`calls`)."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
+from flaim_core.run import Options, Reading, Replacement, Run
+from flaim_core.scope import PARAMS, STATS, Scope, collections_of, float_dtype
+from flaim_core.tree import Path, merge, nest
+
+
+class Output(NamedTuple):
+    """What `apply` returns: the value, every running statistic (new ones in training), and what was captured."""
+
+    value: Any
+    batch_stats: dict
+    intermediates: dict[str, Any]
+
+
+class Call(NamedTuple):
+    """One call of a kernel: the function under the decorator, its path, arguments after x, and options.
+
+    `producer` is the index, in the list of all calls, of the innermost call that returned this one's x; None where none
+    did. `uses` counts the calls that were given what this one returned.
+    """
+
+    function: Callable
+    path: str
+    args: tuple
+    options: Mapping[str, Any]
+    producer: int | None
+    uses: int = 0
+
+
+class Declare(Reading):
+    """Collects the leaves that a kernel declares, from abstract values."""
+
+    def __init__(self, options: Options):
+        super().__init__(options)
+        self.leaves: dict[Path, Leaf] = {}
+        self._known: dict = {}
+
+    def read(self, node, path, shape, init, layout, dtype):
+        """Zeros, abstract ones, in the place of the leaf."""
+        leaf = Leaf(shape, init, layout)
+        self._declare(path, leaf)
+        return jnp.zeros(shape, dtype or leaf.dtype)
+
+    def _declare(self, path: Path, leaf: Leaf) -> None:
+        if self.leaves.setdefault(path, leaf) != leaf:
+            raise LeafError(f"{'/'.join(path)} is declared twice: {self.leaves[path]} and {leaf}")
+
+    def stack(self, block, scope, x, n, each, after, kwargs):
+        """Call equal blocks with the first one's options: what differs does not change what they declare."""
+        each = {name: [values[0]] * n for name, values in each.items()}
+        return super().stack(block, scope, x, n, each, after, kwargs)
+
+    def call(self, fn, scope, args, kwargs):
+        """Trace `fn` once for equal inputs and reuse what it declared, so that a stack of equal blocks costs one."""
+        if self.options.replaced:  # replacements depend on the path
+            return fn(scope, *args, **kwargs)
+        flat, structure = jax.tree.flatten((args, kwargs))
+        try:
+            signature = (fn, structure, tuple((v.shape, v.dtype) if isinstance(v, jax.Array) else v for v in flat))
+            known = self._known.get(signature)
+        except TypeError:  # an argument that cannot be hashed
+            signature, known = None, None
+        if known is None:
+            inner, depth = Declare(self.options), len(scope.path)
+            inner._known = self._known
+            value = fn(scope.under(inner), *args, **kwargs)
+            flat, structure = jax.tree.flatten(value)
+            leaves = {(collection, *path[depth:]): leaf for (collection, *path), leaf in inner.leaves.items()}
+            intermediates = {path[depth:]: v for path, v in inner.collected.intermediates.items()}
+            known = leaves, intermediates, structure, [_shape_of(v) for v in flat]
+            if signature is not None:
+                self._known[signature] = known
+        else:
+            value = jax.tree.unflatten(known[2], [_zeros(v) for v in known[3]])
+        for (collection, *path), leaf in known[0].items():
+            self._declare((collection, *scope.path, *path), leaf)
+        for path, intermediate in known[1].items():
+            self.collected.intermediates[(*scope.path, *path)] = intermediate
+        return value
+
+
+class Record(Declare):
+    """Collects every call of a kernel, from abstract values."""
+
+    def __init__(self, options: Options):
+        super().__init__(options)
+        self.calls: list[Call] = []
+        self._produced: dict[int, tuple[int, Any]] = {}
+
+    def call(self, fn, scope, args, kwargs):
+        """Trace `fn` and record the call, after those that it makes itself."""
+        producer, _ = self._produced.get(id(args[0]), (None, None))
+        value = fn(scope, *args, **kwargs)
+        self.calls.append(Call(inspect.unwrap(fn), "/".join(scope.path), args[1:], kwargs, producer))
+        if producer is not None:
+            self.calls[producer] = self.calls[producer]._replace(uses=self.calls[producer].uses + 1)
+        self._produced.setdefault(id(value), (len(self.calls) - 1, value))  # the value keeps its id from being reused
+        return value
+
+
+def _shape_of(value: Any) -> Any:
+    return jax.ShapeDtypeStruct(value.shape, value.dtype) if isinstance(value, jax.Array) else value
+
+
+def _zeros(value: Any) -> Any:
+    return jnp.zeros(value.shape, value.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value
+
+
+def _declared(fn: Callable, args: tuple, kwargs: dict, capture: str | None = None):
+    """Leaves that `fn` declares, and the shapes of its value and of the intermediates that match `capture`."""
+    reading = Declare(Options(dtype=float_dtype(args), capture=capture))
+    captured = reading.collected.intermediates
+
+    def trace(*arrays):
+        value = fn(Scope(reading), *arrays, **kwargs)
+        return value, {"/".join(path): v for path, v in captured.items()}
+
+    value, intermediates = jax.eval_shape(trace, *args)
+    # A dict comes back with its keys sorted; what was captured comes in the order of capture.
+    return reading.leaves, value, {path: intermediates[path] for path in map("/".join, captured)}
+
+
+def spec(fn: Callable, *args, **kwargs) -> dict:
+    """The leaves of kernel `fn`, as a tree of `Leaf`; no FLOPs, no arrays.
+
+    `args` are arrays or `jax.ShapeDtypeStruct`s; `kwargs` the kernel's options.
+    """
+    leaves, _, _ = _declared(fn, args, kwargs)
+    return nest({(PARAMS,): {}, **leaves}) if not leaves else nest(leaves)
+
+
+def shapes(fn: Callable, *args, capture: str | None = None, **kwargs) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    """Shape and dtype of `fn`'s value, and of the intermediates that match `capture`."""
+    _, value, intermediates = _declared(fn, args, kwargs, capture)
+    return value, intermediates
+
+
+def calls(fn: Callable, *args, **kwargs) -> list[Call]:
+    """Every call of a kernel that `fn` makes, the inner ones first; no FLOPs, no arrays."""
+    reading = Record(Options(dtype=float_dtype(args)))
+    jax.eval_shape(lambda *arrays: fn(Scope(reading), *arrays, **kwargs), *args)
+    return reading.calls
+
+
+def init(fn: Callable, key: PRNGKeyArray, *args, **kwargs) -> dict:
+    """Initial variables of kernel `fn`; no forward pass."""
+    return init_leaves(spec(fn, *args, **kwargs), key)
+
+
+def apply(
+    fn: Callable,
+    variables: Mapping,
+    *args,
+    training: bool = False,
+    rng: PRNGKeyArray | None = None,
+    capture: str | None = None,
+    dtype: Any = None,
+    remat: bool = False,
+    scan: bool = False,
+    axis_name: Any = None,
+    modules: Mapping[str, Callable] | None = None,
+    **kwargs,
+) -> Output:
+    """Run kernel `fn` on `variables` as a pure function.
+
+    Args:
+        fn: A kernel; `args` are its arrays and `kwargs` its options.
+        variables: `{"params": ..., "batch_stats": ...}`, or a plain tree of parameters.
+        training: Batch statistics instead of running ones, dropout.
+        rng: Key for dropout and stochastic depth.
+        capture: Shell-style pattern of the intermediates to keep, `"*"` for all, `"stage_*"`.
+        dtype: Compute dtype, by default that of the first floating array in `args`. Parameters stay as stored and are
+            cast where they are read; softmax and normalisation statistics stay float32.
+        remat: Recompute blocks in the backward pass instead of keeping their activations.
+        scan: Compile stacks of equal blocks once.
+        axis_name: Mapped axis (of `jax.vmap`, `jax.shard_map`) whose members form one batch for batch norm.
+        modules: Functions `x -> y` that replace the kernels at these paths (`{"fc": my_head}`).
+
+    Raises:
+        LeafError: Leaves are missing or misshapen; all of them are listed.
+        ValueError: A module is to replace a node at which no kernel runs, such as a whole stage.
+    """
+    dtype = jnp.dtype(dtype) if dtype is not None else float_dtype(args)
+    args = jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), args)
+    replaced = {tuple(path.split("/")): _calling(module) for path, module in (modules or {}).items()}
+    reading = Run(
+        Options(
+            training=training,
+            dtype=dtype,
+            key=rng,
+            capture=capture,
+            remat=remat,
+            scan=scan,
+            axis_name=axis_name,
+            replaced=replaced,
+        )
+    )
+    params, stats = collections_of(variables)
+    try:
+        value = fn(Scope(reading, (), params, stats), *args, **kwargs)
+    except LeafError as error:
+        everything = mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
+        kernels = {call.path for call in calls(fn, *args, **kwargs)}
+        for path in map("/".join, replaced):
+            below = [line for line in everything if line.partition("/")[2].startswith(f"{path}/")]
+            if below and path not in kernels:
+                raise ValueError(
+                    f"a module is to replace {path}, where no kernel runs that it could replace; "
+                    "replace the kernels below it, one by one"
+                ) from None
+            everything = [line for line in everything if line not in below]
+        raise LeafError("\n".join(everything or [str(error)])) from None
+    intermediates = {"/".join(path): captured for path, captured in reading.collected.intermediates.items()}
+    return Output(value, merge(stats, reading.collected.updates), intermediates)
+
+
+def _calling(module: Callable) -> Replacement:
+    """A module in the place of a kernel: it has its own leaves, and may have effects."""
+    return Replacement(lambda scope, x: module(x), True)
