@@ -96,7 +96,8 @@ class Context(NamedTuple):
     @classmethod
     def now(cls) -> "Context":
         """The one that holds where this is called."""
-        return cls(jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64)
+        config: Any = jax.config
+        return cls(config.jax_default_matmul_precision, config.jax_enable_x64)
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
