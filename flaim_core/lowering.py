@@ -59,6 +59,11 @@ def for_cpu_alone(*operands: Any) -> bool:
     )
 
 
+def is_being_compiled(*operands: Any) -> bool:
+    """Whether one of these arrays is a value of a function that is being compiled, perhaps under other transforms."""
+    return any(map(_jax.is_compiled, operands))
+
+
 def for_gpu() -> bool:
     """Whether the program is traced for a GPU, whose fused operations may stand in."""
     return _mode.value == "auto" and jax.default_backend() == "gpu"

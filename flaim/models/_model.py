@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
+from flaim.models._apply import Mode, run
 from flaim.models._fuse import folds, shift
-from flaim_core.microbatch import in_microbatches, microbatches
 
 
 class Feature(NamedTuple):
@@ -103,6 +103,8 @@ class Model:
     ) -> core.Output:
         """Run the model on images `(batch, height, width, channels)`; `flaim_core.apply` has the options.
 
+        A call on arrays, outside of `jax.jit`, compiles itself: once for each model, mode and shape.
+
         Raises:
             ValueError: The images' rank, dtype or number of channels is wrong.
             LeafError: The variables do not fit the model, or the model the images' size; all leaves are listed.
@@ -116,28 +118,8 @@ class Model:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{self.name} takes normalised floating-point images, got {x.dtype}")
 
-        def run(x: Any, variables: Mapping, rng: PRNGKeyArray | None) -> core.Output:
-            return core.apply(
-                self._call,
-                variables,
-                x,
-                training=training,
-                rng=rng,
-                capture=capture,
-                dtype=self.dtype,
-                remat=self.remat,
-                scan=self.scan,
-                axis_name=axis_name,
-                modules=modules,
-            )
-
         try:
-            parts = 1 if training or modules else microbatches(x, jax.tree.leaves(variables))
-            if parts == 1:
-                return run(x, variables, rng)
-            without_stats = lambda *inputs: run(*inputs)._replace(batch_stats={})  # noqa: E731
-            output = in_microbatches(without_stats, x, variables, rng, parts=parts)
-            return output._replace(batch_stats=variables.get("batch_stats", {}))
+            return run(self, variables, x, rng, Mode(training, capture, axis_name), modules)
         except ValueError as error:
             if x.shape[1:3] == self.input_size:
                 raise
