@@ -1,0 +1,1 @@
+"""Scripts that each answer one question about an operation's lowering: `python -m benchmarks.ops.convolution`."""
