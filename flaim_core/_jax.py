@@ -41,13 +41,12 @@ Tracer = _internal("jax.core", "Tracer")
 _DynamicJaxprTracer = _internal("jax.interpreters.partial_eval", "DynamicJaxprTracer")
 
 # Rules of primitives.
-_defbilinear = _internal("jax.interpreters.ad", "defbilinear")
+defbilinear = _internal("jax.interpreters.ad", "defbilinear")
 _primitive_jvps = _internal("jax.interpreters.ad", "primitive_jvps")
 _primitive_transposes = _internal("jax.interpreters.ad", "primitive_transposes")
-_instantiate_zeros = _internal("jax.interpreters.ad", "instantiate_zeros")
+instantiate_zeros = _internal("jax.interpreters.ad", "instantiate_zeros")
 _is_undefined_primal = _internal("jax.interpreters.ad", "is_undefined_primal")
 Zero = _internal("jax.interpreters.ad", "Zero")
-_primitive_batchers = _internal("jax.interpreters.batching", "primitive_batchers")
 _fancy_primitive_batchers = _internal("jax.interpreters.batching", "fancy_primitive_batchers")
 _register_lowering = _internal("jax.interpreters.mlir", "register_lowering")
 _lower_fun = _internal("jax.interpreters.mlir", "lower_fun")
@@ -150,14 +149,41 @@ def trace(function: Callable, *inputs: Any) -> tuple[Program, Any]:
     return _of_closed(traced), jax.tree.structure(shapes)
 
 
-def _define(name: str, run: Callable, abstract: Callable, *, multiple_results: bool) -> Any:
-    """A primitive whose meaning is `run(*inputs, **params)`."""
+def define(
+    name: str,
+    run: Callable,
+    abstract: Callable,
+    *,
+    multiple_results: bool = True,
+    jvp: Callable | None = None,
+    transpose: Callable | None = None,
+    batch: Callable | None = None,
+) -> Any:
+    """A primitive whose meaning is `run(*inputs, **params)`, with the rules that jax asks for by these names.
+
+    `abstract(*avals, **params)` gives the results' abstract values; `batch(axis, inputs, dims, **params)` is told the
+    mapped axis.
+    """
     primitive = Primitive(name)
     primitive.multiple_results = multiple_results
     primitive.def_impl(run)
     primitive.def_abstract_eval(abstract)
     _register_lowering(primitive, _lower_fun(run, multiple_results=multiple_results))
+    if jvp is not None:
+        _primitive_jvps[primitive] = jvp
+    if transpose is not None:
+        _primitive_transposes[primitive] = transpose
+    if batch is not None:
+        _fancy_primitive_batchers[primitive] = functools.partial(_batched, primitive, batch)
     return primitive
+
+
+def _batched(primitive: Any, rule: Callable, axis: Any, inputs: Sequence[Any], dims: Sequence[Any], **params: Any):
+    """`rule`, where something is mapped: jax asks these rules even where nothing is."""
+    if any(dim is not None for dim in dims):
+        return rule(axis, inputs, dims, **params)
+    outputs = primitive.bind(*inputs, **params)
+    return outputs, [None] * len(outputs) if primitive.multiple_results else None
 
 
 # One way to choose by platform: a primitive that is traced where it is compiled, for that platform alone.
@@ -191,18 +217,9 @@ def _run_cpu(*inputs, cpu, default, outputs, like, context):
         return cpu(*inputs)
 
 
-_per_platform = _define(
-    "lower_per_platform",
-    _run_default,
-    lambda *inputs, outputs, **_: outputs,
-    multiple_results=True,
-)
-_register_lowering(_per_platform, _lower_fun(_run_cpu, multiple_results=True), platform="cpu")
-
-
 def _per_platform_jvp(primals, tangents, **params):
     run = functools.partial(_run_default, **params)
-    return jax.jvp(run, tuple(primals), tuple(map(_instantiate_zeros, tangents)))
+    return jax.jvp(run, tuple(primals), tuple(map(instantiate_zeros, tangents)))
 
 
 def _per_platform_transpose(cotangents, *inputs, **params):
@@ -213,7 +230,7 @@ def _per_platform_transpose(cotangents, *inputs, **params):
         return _run_default(*(mixed.get(i, x) for i, x in enumerate(inputs)), **params)
 
     transposed = jax.linear_transpose(of_linear, *(inputs[i].aval for i in linear))
-    found = dict(zip(linear, transposed([*map(_instantiate_zeros, cotangents)])))
+    found = dict(zip(linear, transposed([*map(instantiate_zeros, cotangents)])))
     return [found.get(i) for i in range(len(inputs))]
 
 
@@ -221,20 +238,27 @@ def _per_platform_batch(axis, inputs, dims, *, cpu, default, outputs, like, cont
     mapped = [dim is not None for dim in dims]
     out = [True] * len(outputs) if like is None else like.mapped_outputs(mapped)
     out_dims = [0 if is_mapped else None for is_mapped in out]
-    cpu, default = (_vmap(function, axis, dims, out_dims) for function in (cpu, default))
+    cpu, default = (vmap(function, axis, dims, out_dims) for function in (cpu, default))
     outputs = [_unmapped_aval(axis.size, 0, y) if is_mapped else y for y, is_mapped in zip(outputs, out)]
     # Outputs of the mapped program depend on the inputs as before.
     params = dict(cpu=cpu, default=default, outputs=tuple(outputs), like=like, context=context)
     return _per_platform.bind(*inputs, **params), out_dims
 
 
-def _vmap(function: Callable, axis: Any, dims: Sequence[Any], out_dims: Sequence[Any]) -> Callable:
+def vmap(function: Callable, axis: Any, dims: Sequence[Any], out_dims: Sequence[Any]) -> Callable:
+    """`jax.vmap` of a function that returns a list, over the axis that a batching rule is told."""
     return jax.vmap(function, tuple(dims), list(out_dims), axis_name=axis.name, axis_size=axis.size)
 
 
-_primitive_jvps[_per_platform] = _per_platform_jvp
-_primitive_transposes[_per_platform] = _per_platform_transpose
-_fancy_primitive_batchers[_per_platform] = _per_platform_batch
+_per_platform = define(
+    "lower_per_platform",
+    _run_default,
+    lambda *inputs, outputs, **_: outputs,
+    jvp=_per_platform_jvp,
+    transpose=_per_platform_transpose,
+    batch=_per_platform_batch,
+)
+_register_lowering(_per_platform, _lower_fun(_run_cpu, multiple_results=True), platform="cpu")
 
 
 def no_inline(function: Callable) -> Callable:
@@ -254,193 +278,6 @@ def no_inline(function: Callable) -> Callable:
             return compiled(*args)
 
     return call
-
-
-# Bilinear primitives: functions of an image and a kernel whose gradients are primitives too.
-
-
-def define_bilinear(
-    name: str,
-    generic: Callable,
-    *,
-    on_cpu: Callable,
-    input_gradient: Callable,
-    kernel_gradient: Callable,
-    batch: Callable | None = None,
-) -> tuple[Callable, Any]:
-    """A function of arrays `x` and `kernel` and of hashable options, and the primitive that it binds.
-
-    Its gradients are primitives too. All three are bilinear, and the transposes of each are the other two, so
-    derivatives of any order run as fast.
-
-    Args:
-        name: Of the primitive; those of the gradients are `<name>_input_gradient` and `<name>_kernel_gradient`.
-        generic: `generic(x, kernel, **options)`, the definition, by public operations.
-        on_cpu: The same as a CPU runs it fastest.
-        input_gradient: `input_gradient(cotangent, kernel, shape=..., **options)`, of `shape`, on a CPU; elsewhere the
-            transpose of `generic`.
-        kernel_gradient: `kernel_gradient(x, cotangent, shape=..., **options)`, likewise.
-        batch: `batch(bind, operands, dims, **options)`, the rule for `jax.vmap`; without one, mapped images join the
-            batch, and mapped kernels are left to `generic`.
-    """
-
-    def output_shape(x, kernel, *, context, **options):
-        return jax.eval_shape(functools.partial(generic, **options), x, kernel).shape
-
-    def generic_input(y, kernel, *, shape, **options):
-        x = jax.ShapeDtypeStruct(shape, y.dtype)
-        return jax.linear_transpose(lambda x: generic(x, kernel, **options), x)(y)[0]
-
-    def generic_kernel(x, y, *, shape, **options):
-        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
-        return jax.linear_transpose(lambda kernel: generic(x, kernel, **options), kernel)(y)[0]
-
-    def join(bind, args, dims, **options):
-        (x, kernel), (x_dim, kernel_dim) = args, dims
-        if kernel_dim is not None:
-            return jax.vmap(functools.partial(generic, **options), tuple(dims))(x, kernel), 0
-        x = jax.numpy.moveaxis(x, x_dim, 0)
-        y = bind(x.reshape(-1, *x.shape[2:]), kernel, **options)
-        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
-
-    output = _two_operands(name, generic, on_cpu, output_shape)
-    to_input = _two_operands(f"{name}_input_gradient", generic_input, input_gradient, _shape_asked)
-    to_kernel = _two_operands(f"{name}_kernel_gradient", generic_kernel, kernel_gradient, _shape_asked)
-    _defbilinear(
-        output,
-        lambda y, x, kernel, **options: to_input.bind(y, kernel, shape=x.aval.shape, **options),
-        lambda y, x, kernel, **options: to_kernel.bind(x, y, shape=kernel.aval.shape, **options),
-    )
-    _defbilinear(
-        to_input,
-        lambda x, y, kernel, *, shape, **options: output.bind(x, kernel, **options),
-        lambda x, y, kernel, *, shape, **options: to_kernel.bind(x, y, shape=kernel.aval.shape, **options),
-    )
-    _defbilinear(
-        to_kernel,
-        lambda kernel, x, y, *, shape, **options: to_input.bind(y, kernel, shape=x.aval.shape, **options),
-        lambda kernel, x, y, *, shape, **options: output.bind(x, kernel, **options),
-    )
-
-    def batched(args, dims, *, context, **options):
-        with context.again():
-            return (batch or join)(bind, args, dims, **options)
-
-    def bind(x, kernel, **options):
-        return output.bind(x, kernel, context=Context.now(), **options)
-
-    _primitive_batchers[output] = batched
-    _primitive_batchers[to_input] = _mapped(generic_input, input_gradient)
-    _primitive_batchers[to_kernel] = _mapped(generic_kernel, kernel_gradient)
-    return bind, output
-
-
-def _two_operands(name: str, generic: Callable, on_cpu: Callable, shape: Callable) -> Any:
-    """A primitive of two arrays of one dtype, whose result has the shape that `shape` tells."""
-
-    def abstract(first, second, **options):
-        return ShapedArray(shape(first, second, **options), first.dtype)
-
-    def run(first, second, *, context, **options):
-        output = abstract(first, second, context=context, **options)
-        with context.again():
-            return _choose(first, second, generic, on_cpu, output, options)
-
-    primitive = _define(name, run, abstract, multiple_results=False)
-
-    @functools.lru_cache(maxsize=256)
-    def compiled(**params: Any) -> Callable:
-        return jax.jit(functools.partial(primitive.bind, **params))
-
-    primitive.def_impl(lambda *operands, **params: compiled(**params)(*operands))  # eager: compiled once for all calls
-    return primitive
-
-
-def _choose(first, second, generic: Callable, on_cpu: Callable, output: Any, options: dict) -> Any:
-    cpu, default = ((lambda *args, f=f: [f(*args, **options)]) for f in (on_cpu, generic))
-    return lower_per_platform(first, second, cpu=cpu, default=default, outputs=[output])[0]
-
-
-def _shape_asked(*operands, shape, **options):
-    return shape
-
-
-def _mapped(generic: Callable, on_cpu: Callable) -> Callable:
-    """The rule for `jax.vmap` of a gradient."""
-
-    def rule(args, dims, *, context, **options):
-        def one(first, second):
-            output = jax.eval_shape(functools.partial(generic, **options), first, second)
-            return _choose(first, second, generic, on_cpu, ShapedArray(output.shape, output.dtype), options)
-
-        with context.again():
-            return jax.vmap(one, tuple(dims))(*args), 0
-
-    return rule
-
-
-# Linear maps whose transposes are compiled apart.
-
-
-class LinearMap:
-    """A program of residuals, as many as `residuals` says, and of tangents, linear in these."""
-
-    def __init__(self, program: Program, residuals: int, wrap: Callable[[Program], Callable]):
-        self.program, self.residuals = program, residuals
-        self._wrap = wrap
-        self._transposes: dict[tuple, Callable] = {}
-
-    def __call__(self, *operands: Any) -> list:
-        """The tangents' images, as an operation with a transpose of its own."""
-        return _linear_call.bind(*operands, linear=self)
-
-    def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any], shapes: Sequence[Any]) -> Sequence[Any]:
-        """The cotangents of tangents of these shapes."""
-        nonzero = tuple(i for i, cotangent in enumerate(cotangents) if not isinstance(cotangent, Zero))
-
-        def backward(residuals: tuple, cotangents: tuple) -> tuple:
-            def of_nonzero(*tangents: Any) -> list:
-                outputs = self.program(*residuals, *tangents)
-                return [outputs[i] for i in nonzero]
-
-            return jax.linear_transpose(of_nonzero, *shapes)([*cotangents])
-
-        operands = tuple(residuals), tuple(cotangents[i] for i in nonzero)
-        leaves = jax.tree.leaves(operands)
-        signature = nonzero, tuple(map(jax.typeof, leaves))
-        if signature not in self._transposes:
-            self._transposes[signature] = self._wrap(trace(backward, *operands)[0])
-        return self._transposes[signature](*leaves)
-
-
-_linear_call = _define(
-    "linear_call",
-    lambda *operands, linear: linear.program(*operands),
-    lambda *operands, linear: linear.program.outputs,
-    multiple_results=True,
-)
-
-
-def _linear_transpose(cotangents: Sequence[Any], *operands: Any, linear: LinearMap) -> list:
-    residuals, tangents = operands[: linear.residuals], operands[linear.residuals :]
-    shapes = [jax.ShapeDtypeStruct(t.aval.shape, t.aval.dtype) for t in tangents]
-    return [None] * len(residuals) + [*linear.transpose(residuals, cotangents, shapes)]
-
-
-def _linear_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, linear: LinearMap) -> tuple:
-    return jax.jvp(linear.program, tuple(primals), tuple(map(_instantiate_zeros, tangents)))
-
-
-def _linear_batch(axis: Any, operands: Sequence[Any], dims: Sequence[Any], *, linear: LinearMap) -> tuple:
-    mapped = linear.program.mapped_outputs([dim is not None for dim in dims])
-    out_dims = [0 if is_mapped else None for is_mapped in mapped]
-    program, _ = trace(_vmap(linear.program, axis, dims, out_dims), *operands)
-    return LinearMap(program, linear.residuals, linear._wrap)(*operands), out_dims
-
-
-_primitive_jvps[_linear_call] = _linear_jvp
-_primitive_transposes[_linear_call] = _linear_transpose
-_fancy_primitive_batchers[_linear_call] = _linear_batch
 
 
 def linearize(function: Callable, *inputs: Any) -> tuple[list, Any, list, Callable]:

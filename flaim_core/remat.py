@@ -19,7 +19,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from flaim_core import _jax
-from flaim_core._jax import LinearMap, Program, trace
+from flaim_core._jax import Program, trace
 from flaim_core.ops._dense import dense_p
 from flaim_core.ops._no_inline import no_inline_program
 from flaim_core.ops.conv.primitive import convolution_p, depthwise_p
@@ -126,7 +126,64 @@ def _linearized(program: Program, policy: Policy, nonzero: Sequence[int], inputs
         flat = run(*inputs)
         return flat[:count], flat[count:]
 
-    return values, LinearMap(linear, len(residuals), no_inline_program)
+    return values, _LinearMap(linear, len(residuals))
+
+
+class _LinearMap:
+    """A program of residuals, as many as `residuals` says, and of tangents, linear in these."""
+
+    def __init__(self, program: Program, residuals: int):
+        self.program, self.residuals = program, residuals
+        self._transposes: dict[tuple, Callable] = {}
+
+    def __call__(self, *operands: Any) -> list:
+        """The tangents' images, as an operation with a transpose of its own."""
+        return _linear_call.bind(*operands, linear=self)
+
+    def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any], shapes: Sequence[Any]) -> Sequence[Any]:
+        """The cotangents of tangents of these shapes."""
+        nonzero = tuple(i for i, cotangent in enumerate(cotangents) if not isinstance(cotangent, _jax.Zero))
+
+        def backward(residuals: tuple, cotangents: tuple) -> tuple:
+            def of_nonzero(*tangents: Any) -> list:
+                outputs = self.program(*residuals, *tangents)
+                return [outputs[i] for i in nonzero]
+
+            return jax.linear_transpose(of_nonzero, *shapes)([*cotangents])
+
+        operands = tuple(residuals), tuple(cotangents[i] for i in nonzero)
+        leaves = jax.tree.leaves(operands)
+        signature = nonzero, tuple(map(jax.typeof, leaves))
+        if signature not in self._transposes:
+            self._transposes[signature] = no_inline_program(trace(backward, *operands)[0])
+        return self._transposes[signature](*leaves)
+
+
+def _linear_transpose(cotangents: Sequence[Any], *operands: Any, linear: _LinearMap) -> list:
+    residuals, tangents = operands[: linear.residuals], operands[linear.residuals :]
+    shapes = [jax.ShapeDtypeStruct(t.aval.shape, t.aval.dtype) for t in tangents]
+    return [None] * len(residuals) + [*linear.transpose(residuals, cotangents, shapes)]
+
+
+def _linear_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, linear: _LinearMap) -> tuple:
+    return jax.jvp(linear.program, tuple(primals), tuple(map(_jax.instantiate_zeros, tangents)))
+
+
+def _linear_batch(axis: Any, operands: Sequence[Any], dims: Sequence[Any], *, linear: _LinearMap) -> tuple:
+    mapped = linear.program.mapped_outputs([dim is not None for dim in dims])
+    out_dims = [0 if is_mapped else None for is_mapped in mapped]
+    program, _ = trace(_jax.vmap(linear.program, axis, dims, out_dims), *operands)
+    return _LinearMap(program, linear.residuals)(*operands), out_dims
+
+
+_linear_call = _jax.define(
+    "linear_call",
+    lambda *operands, linear: linear.program(*operands),
+    lambda *operands, linear: linear.program.outputs,
+    jvp=_linear_jvp,
+    transpose=_linear_transpose,
+    batch=_linear_batch,
+)
 
 
 def _struct(x: Any) -> jax.ShapeDtypeStruct:

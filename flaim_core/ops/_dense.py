@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from flaim_core import _jax
 from flaim_core.lowering import for_cpu_alone
+from flaim_core.ops._bilinear import bilinear
 from flaim_core.ops._no_inline import no_inline
 
 Shape = tuple[int, ...]
@@ -48,7 +48,7 @@ def _batch(bind: Any, operands: tuple, dims: tuple) -> tuple[Array, int]:
     return jax.vmap(_product, dims)(x, kernel), 0
 
 
-_dense, dense_p = _jax.define_bilinear(
+_dense, dense_p = bilinear(
     "dense",
     _product,
     on_cpu=_product,

@@ -10,12 +10,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import _jax
+from flaim_core.ops._bilinear import bilinear
 from flaim_core.ops.conv import depthwise as _depthwise
 from flaim_core.ops.conv import rules
 from flaim_core.ops.conv._window import Window, xla_convolution
 
-convolution, convolution_p = _jax.define_bilinear(
+convolution, convolution_p = bilinear(
     "convolution",
     xla_convolution,
     on_cpu=rules.forward,
@@ -43,7 +43,7 @@ def _depthwise_batch(bind: Any, operands: tuple, dims: tuple, *, window: Window)
     return y.reshape(*y.shape[:3], n, channels), 3
 
 
-depthwise, depthwise_p = _jax.define_bilinear(
+depthwise, depthwise_p = bilinear(
     "depthwise_convolution",
     _depthwise_definition,
     on_cpu=_depthwise.forward,
