@@ -288,8 +288,9 @@ def linearize(function: Callable, *inputs: Any) -> tuple[list, Any, list, Callab
     """
     outputs, linear, auxiliary = jax.linearize(function, *inputs, has_aux=True)
     residuals, structure = jax.tree.flatten(linear)
+    count = len(residuals)  # the function outlives this trace, so it may not hold the residuals
 
     def of_tangents(*operands: Any) -> list:
-        return jax.tree.unflatten(structure, operands[: len(residuals)])(*operands[len(residuals) :])
+        return jax.tree.unflatten(structure, operands[:count])(*operands[count:])
 
     return outputs, auxiliary, residuals, of_tangents
