@@ -15,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 import flaim_core as core
 from flaim.models._fuse import folds, shift
 from flaim.models._pieces import in_pieces, pieces_of
+from flaim.models._values import as_value
 
 
 class Feature(NamedTuple):
@@ -66,6 +67,10 @@ class Model:
     remat: bool = False
     scan: bool = False
     fused: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("fn", "config"):
+            object.__setattr__(self, field, as_value(getattr(self, field)))
 
     def replace(self, **fields) -> "Model":
         """The same model with other fields."""
@@ -187,14 +192,10 @@ def build(family: Family, name: str, n_classes=None, input_size=None, in_channel
     return Model(
         name=name,
         fn=family.fn,
-        config=tuple(sorted((key, _hashable(value)) for key, value in {**config, **overrides}.items())),
+        config=tuple(sorted({**config, **overrides}.items())),
         classifier=family.classifier,
         input_size=(size, size) if isinstance(size, int) else tuple(size),
         n_classes=default_classes if n_classes is None else n_classes,
         in_channels=in_channels,
         **fields,
     )
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
