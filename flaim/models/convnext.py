@@ -44,7 +44,7 @@ def simple_norm(scope: Scope, x: Float[Array, "*b c"], *, eps: float = 1e-6) -> 
     wide = x.astype(jnp.float32)
     normed = wide * jax.lax.rsqrt(jnp.var(wide, -1, keepdims=True, ddof=1) + eps)
     scale = scope.param("scale", (x.shape[-1],), initializers.ones, dtype=jnp.float32)
-    return (normed * scale).astype(x.dtype)
+    return (normed * ops.per_channel(scale, normed)).astype(x.dtype)
 
 
 @kernel

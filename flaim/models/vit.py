@@ -132,7 +132,9 @@ def _merged_input(scope: Scope, x: Tokens, norm: Callable, attn_options: Mapping
     dim, hidden, qkv_bias = x.shape[-1], mlp_options["hidden"], attn_options["qkv_bias"]
     y = linear(scope["in_proj"], norm(scope["in_norm"], x), hidden + 3 * dim, bias=qkv_bias)
     h, *qkv = jnp.split(y, (hidden, hidden + dim, hidden + 2 * dim), axis=-1)
-    return [h if qkv_bias else h + scope.param("mlp_bias", (hidden,), initializers.zeros), *qkv]
+    if not qkv_bias:
+        h = h + ops.per_channel(scope.param("mlp_bias", (hidden,), initializers.zeros), h)
+    return [h, *qkv]
 
 
 @kernel

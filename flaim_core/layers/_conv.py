@@ -50,4 +50,4 @@ def conv(
     weight = scope.param("kernel", (*kernel_size, x.shape[-1] // groups, features), kernel_init, layout="hwio")
     pads = resolve_padding(padding, (x.shape[1], x.shape[2]), kernel_size, stride, dilation)
     y = ops.conv(x, weight, stride=stride, padding=pads, dilation=dilation, groups=groups)
-    return y + scope.param("bias", (features,), bias_init) if bias else y
+    return y + ops.per_channel(scope.param("bias", (features,), bias_init), y) if bias else y
