@@ -5,7 +5,7 @@ import pytest
 
 from flaim import models
 from flaim.models import _pieces
-from tests.oracle import relative_error
+from tests.numerics import relative_error
 
 SIZE = 32
 IMAGES = jax.random.normal(jax.random.key(1), (6, SIZE, SIZE, 3))
