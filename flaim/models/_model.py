@@ -81,7 +81,12 @@ class Model:
             if scope.training:
                 raise ValueError(f"{self.name} is fused for inference: train it as it was before `fuse`")
             scope = scope.substituting(dict.fromkeys(folds(self.replace(fused=False)), shift))
-        return self.fn(scope, x, n_classes=self.n_classes, **dict(self.config))
+        try:
+            return self.fn(scope, x, n_classes=self.n_classes, **dict(self.config))
+        except core.ops.SizeError as error:
+            raise core.ops.SizeError(
+                f"{self.name}: images of {x.shape[1]}x{x.shape[2]} are too small: {error}"
+            ) from error
 
     def image(self, batch: int = 1) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a batch of the images that the model is made for."""
@@ -109,7 +114,8 @@ class Model:
         """Run the model on images `(batch, height, width, channels)`; `flaim_core.apply` has the options.
 
         Raises:
-            ValueError: The images' rank, dtype or number of channels is wrong.
+            ValueError: The images' rank, dtype or number of channels is wrong, or they are too small; no image is
+                there to train with.
             LeafError: The variables do not fit the model, or the model the images' size; all leaves are listed.
         """
         expected = f"(batch, {self.input_size[0]}, {self.input_size[1]}, {self.in_channels})"
@@ -120,6 +126,9 @@ class Model:
             raise ValueError(f"{self.name} takes images of {self.in_channels} channels, got shape {x.shape}{hint}")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{self.name} takes normalised floating-point images, got {x.dtype}")
+
+        if isinstance(x.shape[0], int) and x.shape[0] == 0:
+            return self._nothing(variables, x, training=training, rng=rng, capture=capture, modules=modules)
 
         def run(x: Any, variables: Mapping, rng: PRNGKeyArray | None) -> core.Output:
             return core.apply(
@@ -143,12 +152,20 @@ class Model:
             output = in_pieces(lambda *inputs: run(*inputs)._replace(batch_stats={}), x, variables, rng, pieces=pieces)
             return output._replace(batch_stats=variables.get("batch_stats", {}))
         except ValueError as error:
-            if x.shape[1:3] == self.input_size:
+            if x.shape[1:3] == self.input_size or isinstance(error, core.ops.SizeError):
                 raise
             raise type(error)(
                 f"{self.name} is made for images of {self.input_size[0]}x{self.input_size[1]}, got "
                 f"{x.shape[1]}x{x.shape[2]}; create it with input_size={x.shape[1:3]} for these.\n{error}"
             ) from error
+
+    def _nothing(self, variables: Mapping, x: Array | np.ndarray, *, training: bool, **options: Any) -> core.Output:
+        """What comes of a batch of no images: that of one image, cut off. Nothing of it is computed under jit."""
+        if training:
+            raise ValueError(f"{self.name}: a batch of no images has no statistics to train with")
+        one = self.apply(variables, jnp.zeros((1, *x.shape[1:]), x.dtype), **options)
+        value, intermediates = jax.tree.map(lambda y: y[:0], (one.value, one.intermediates))
+        return core.Output(value, one.batch_stats, intermediates)
 
     @property
     def feature_info(self) -> tuple[Feature, ...]:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flaim.models._checks import per_stage
 from flaim.models._model import Family
 from flaim_core import (
     Scope,
@@ -199,7 +200,7 @@ def resnetv2(
     options = dict(branch=branch, convolution=convolution, norm_act=norm_act, average_shortcut=average_shortcut)
     options |= {"bias": True} if conv_bias else {}
     rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
-    for stage, (depth, width, stride) in enumerate(zip(depths, widths, strides)):
+    for stage, (depth, width, stride) in enumerate(per_stage(depths=depths, widths=widths, strides=strides)):
         for i in range(depth):
             x = scope["stages"][stage]["blocks"][i].call(
                 residual,

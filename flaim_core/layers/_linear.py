@@ -18,5 +18,7 @@ def linear(
     bias_init: Init = initializers.zeros,
 ) -> Float[Array, "*b f"]:
     """Affine map of the last axis. Leaves: `kernel` (in, out), `bias`."""
+    if features < 1:
+        raise ValueError(f"{'/'.join(scope.path)}: a linear layer of {features} features")
     y = ops.dense(x, scope.param("kernel", (x.shape[-1], features), kernel_init, layout="io"))
     return y + ops.per_channel(scope.param("bias", (features,), bias_init), y) if bias else y

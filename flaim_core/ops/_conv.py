@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from flaim_core.ops._convolution import convolution
 from flaim_core.ops._dense import dense
 from flaim_core.ops._depthwise import depthwise
+from flaim_core.ops._fits import check_fits
 from flaim_core.ops._taps import Pads, Pair
 
 
@@ -48,6 +49,7 @@ def conv(
     `padding` is ((top, bottom), (left, right)), in pixels.
     """
     (height, width, per_group), channels = kernel.shape[:3], x.shape[-1]
+    check_fits((x.shape[1], x.shape[2]), (height, width), padding, dilation)
     unpadded = padding == ((0, 0), (0, 0))
     if (height, width) == (1, 1) and unpadded and groups == 1:
         return _pointwise(x, kernel, stride)

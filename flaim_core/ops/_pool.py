@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core.ops._conv import conv
+from flaim_core.ops._fits import check_fits
 from flaim_core.ops._taps import Pads, Pair, padded, taps
 
 _NO_PADDING: Pads = ((0, 0), (0, 0))
@@ -80,6 +81,7 @@ def max_pool(
     """Maximum over windows; padding never wins. `ceil_mode` counts a last, partial window."""
     if ceil_mode:
         padding = _ceil_padding((x.shape[1], x.shape[2]), window, stride, padding)
+    check_fits((x.shape[1], x.shape[2]), window, padding)
     x = padded(x, padding, -jnp.inf)
     generic = functools.partial(_reduce_window, window=window, stride=stride, initial=-jnp.inf, combine=lax.max)
     return lax.platform_dependent(x, cpu=lambda x: _max_of_slices(x, window, stride), default=generic)
@@ -100,6 +102,7 @@ def avg_pool(
     """
     size = (x.shape[1], x.shape[2])
     extended = _ceil_padding(size, window, stride, padding) if ceil_mode else padding
+    check_fits(size, window, extended)
     counts = [
         _window_counts(n, k, s, pads, after, count_padding)
         for n, k, s, pads, (_, after) in zip(size, window, stride, padding, extended)

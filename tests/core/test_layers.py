@@ -120,3 +120,9 @@ def test_wrong_options_say_what_is_wrong():
         core.init(core.attention, jax.random.key(0), TOKENS, num_heads=3)
     with pytest.raises(ValueError, match="6x5 does not divide into patches of 2x2"):
         core.init(core.patch_embed, jax.random.key(0), MAP, dim=3, patch_size=2)
+    with pytest.raises(ValueError, match="conv: 3 groups do not divide 8 channels into 6 features"):
+        core.spec(lambda scope, x: core.conv(scope["conv"], x, 6, kernel_size=1, groups=3), MAP)
+    with pytest.raises(ValueError, match="conv: a feature map of 6x5 is smaller than a window of 7x5"):
+        core.spec(lambda scope, x: core.conv(scope["conv"], x, 6, kernel_size=(7, 5), padding=0), MAP)
+    with pytest.raises(ValueError, match="fc: a linear layer of 0 features"):
+        core.spec(lambda scope, x: core.linear(scope["fc"], x, 0), TOKENS)
