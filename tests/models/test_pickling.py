@@ -56,7 +56,7 @@ def test_specs_are_values_too():
         functools.partial(jax.nn.gelu, approximate=False),
         functools.partial(jax.nn.leaky_relu, negative_slope=0.2),
     ],
-    ids=str,
+    ids=["mish", "tanh", "gelu", "leaky_relu"],
 )
 def test_functions_of_jax_as_options(option):
     model = models.create("test_vit", depth=1, input_size=32, act=option)
