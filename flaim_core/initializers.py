@@ -1,12 +1,13 @@
-"""Initialisers: functions `(key, shape, dtype) -> array`. Equal arguments give the same function object.
+"""Initialisers: functions `(key, shape, dtype) -> array` that are values: they compare by what they say, and pickle.
 
-Random values are drawn in blocks of two fixed sizes, so that one compiled program serves leaves of every shape:
-compiling one for each of a ResNet-50's shapes would take five seconds.
+Random values are drawn in blocks of two fixed sizes, so that one compiled program serves leaves of every shape. Small
+blocks are drawn several at a time, since a call costs more than what it computes.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 _SMALL, _LARGE = 2**13, 2**18
+_SMALL_AT_ONCE = 16
 
 
 def _normal(key: PRNGKeyArray, size: int, scale: Any, cut: Any) -> Array:
@@ -31,8 +33,8 @@ def _uniform(key: PRNGKeyArray, size: int, scale: Any, cut: Any) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _block(sample: Callable, key: PRNGKeyArray, index: Any, size: int, scale: Any, cut: Any) -> Array:
-    return sample(jax.random.fold_in(key, index), size, scale, cut)
+def _blocks(sample: Callable, key: PRNGKeyArray, indices: Any, size: int, scale: Any, cut: Any) -> Array:
+    return jax.vmap(lambda index: sample(jax.random.fold_in(key, index), size, scale, cut))(indices).reshape(-1)
 
 
 def _draw(
@@ -40,16 +42,15 @@ def _draw(
 ) -> Array:
     """`sample(key, size, scale, cut)` in blocks, as an array of `shape`."""
     count = math.prod(shape)
-    size = _LARGE if count >= _LARGE else _SMALL
+    size, at_once = (_LARGE, 1) if count >= _LARGE else (_SMALL, _SMALL_AT_ONCE)
     blocks = np.arange(-(-count // size), dtype=np.uint32)
-    options = np.float32(scale), np.float32(cut)
+    options = size, np.float32(scale), np.float32(cut)
     if isinstance(key, jax.core.Tracer):  # inside a transformation the blocks are one vectorised operation
-        values = jax.vmap(lambda index: _block(sample, key, index, size, *options))(blocks)
-        return values.reshape(-1)[:count].reshape(shape).astype(dtype)
+        return _blocks(sample, key, blocks, *options)[:count].reshape(shape).astype(dtype)
     flat = np.empty(count, np.float32)
-    for i in blocks:
-        part = flat[i * size : (i + 1) * size]
-        part[:] = np.asarray(_block(sample, key, i, size, *options))[: len(part)]
+    for i in range(0, len(blocks), at_once):
+        part = flat[i * size : (i + at_once) * size]
+        part[:] = np.asarray(_blocks(sample, key, i + np.arange(at_once, dtype=np.uint32), *options))[: len(part)]
     return jax.device_put(flat.reshape(shape).astype(dtype, copy=False))
 
 
@@ -63,44 +64,44 @@ def ones(key, shape, dtype=jnp.float32):
     return jnp.asarray(np.ones(shape, dtype))
 
 
-@functools.cache
-def constant(value: float):
+@dataclass(frozen=True)
+class constant:
     """One value everywhere."""
 
-    def init(key, shape, dtype=jnp.float32):
-        return jnp.asarray(np.full(shape, value, dtype))
+    value: float
 
-    return init
+    def __call__(self, key, shape, dtype=jnp.float32):
+        return jnp.asarray(np.full(shape, self.value, dtype))
 
 
-@functools.cache
-def normal(std: float):
+@dataclass(frozen=True)
+class normal:
     """Normal with mean 0."""
 
-    def init(key, shape, dtype=jnp.float32):
-        return _draw(_normal, key, shape, dtype, std)
+    std: float
 
-    return init
+    def __call__(self, key, shape, dtype=jnp.float32):
+        return _draw(_normal, key, shape, dtype, self.std)
 
 
-@functools.cache
-def truncated_normal(std: float):
+@dataclass(frozen=True)
+class truncated_normal:
     """Normal with mean 0, redrawn outside two standard deviations; `std` is that of the distribution before the cut."""
 
-    def init(key, shape, dtype=jnp.float32):
-        return _draw(_normal, key, shape, dtype, std, cut=2)
+    std: float
 
-    return init
+    def __call__(self, key, shape, dtype=jnp.float32):
+        return _draw(_normal, key, shape, dtype, self.std, cut=2)
 
 
-@functools.cache
-def uniform(bound: float):
+@dataclass(frozen=True)
+class uniform:
     """Uniform in `[-bound, bound)`."""
 
-    def init(key, shape, dtype=jnp.float32):
-        return _draw(_uniform, key, shape, dtype, bound)
+    bound: float
 
-    return init
+    def __call__(self, key, shape, dtype=jnp.float32):
+        return _draw(_uniform, key, shape, dtype, self.bound)
 
 
 def he_normal_fan_out(key, shape, dtype=jnp.float32):

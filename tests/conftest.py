@@ -1,12 +1,18 @@
-"""Run-time checks of every jaxtyping annotation, before anything of flaim is imported; Keras, an oracle, on JAX."""
+"""Run-time checks of every jaxtyping annotation, before anything of flaim is imported; JAX at its strictest.
+
+Neither ranks nor dtypes are promoted anywhere. `tests.numerics.lenient` is for oracles on JAX, which rely on it.
+"""
 
 import os
 
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401 -- the hook names it and expects it to be there
 
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 os.environ["KERAS_BACKEND"] = "jax"
 install_import_hook(["flaim", "flaim_core"], "tests.typechecker.check")
 

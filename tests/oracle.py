@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from tests.numerics import relative_error as relative_error
+
 # A CPU build of torch beside a CUDA build of torchvision lacks two operators that torchvision extends at import.
 _torchvision_ops = torch.library.Library("torchvision", "DEF")
 for _schema in (
@@ -71,10 +73,3 @@ def run(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
 def state(model: torch.nn.Module) -> dict[str, np.ndarray]:
     """timm's state dict as NumPy arrays."""
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-
-
-def relative_error(found, expected) -> float:
-    """Largest absolute difference over the largest absolute value expected."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    assert found.shape == expected.shape, f"shape {found.shape}, expected {expected.shape}"
-    return float(np.abs(found - expected).max() / np.abs(expected).max())

@@ -15,7 +15,7 @@ from tests.oracle import timm
 from tools import make_catalogue, make_keras_catalogue
 
 FLAIM, TIMM, KERAS = rows(timm=False, keras=False), rows(flaim=False, keras=False), rows(flaim=False, timm=False)
-KERAS_LINES = [json.loads(line) for line in resources.files("flaim.weights").joinpath("keras.jsonl").open()]
+KERAS_LINES = list(map(json.loads, resources.files("flaim.weights").joinpath("keras.jsonl").read_text().splitlines()))
 
 
 def test_flaims_pairs_are_all_there():

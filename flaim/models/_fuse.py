@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import flaim_core as core
-from flaim_core import Scope, initializers
+from flaim_core import Scope, initializers, ops
 
 if TYPE_CHECKING:
     from flaim.models._model import Model
@@ -29,7 +29,7 @@ class Fold(NamedTuple):
 
 def shift(scope: Scope, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     """What remains of a folded batch norm: its leaf `bias`."""
-    return x + scope.param("bias", (x.shape[-1],), initializers.zeros)
+    return x + ops.per_channel(scope.param("bias", (x.shape[-1],), initializers.zeros), x)
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 import flaim_core as core
 from flaim.models._apply import Mode, run
 from flaim.models._fuse import folds, shift
+from flaim.models._values import as_value
 
 
 class Feature(NamedTuple):
@@ -67,6 +68,10 @@ class Model:
     scan: bool = False
     fused: bool = False
 
+    def __post_init__(self) -> None:
+        for field in ("fn", "config"):
+            object.__setattr__(self, field, as_value(getattr(self, field)))
+
     def replace(self, **fields) -> "Model":
         """The same model with other fields."""
         return replace(self, **fields)
@@ -76,7 +81,12 @@ class Model:
             if scope.training:
                 raise ValueError(f"{self.name} is fused for inference: train it as it was before `fuse`")
             scope = scope.replacing(dict.fromkeys(folds(self.replace(fused=False)), shift))
-        return self.fn(scope, x, n_classes=self.n_classes, **dict(self.config))
+        try:
+            return self.fn(scope, x, n_classes=self.n_classes, **dict(self.config))
+        except core.ops.SizeError as error:
+            raise core.ops.SizeError(
+                f"{self.name}: images of {x.shape[1]}x{x.shape[2]} are too small: {error}"
+            ) from error
 
     def image(self, batch: int = 1) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a batch of the images that the model is made for."""
@@ -106,7 +116,8 @@ class Model:
         A call on arrays, outside of `jax.jit`, compiles itself: once for each model, mode and shape.
 
         Raises:
-            ValueError: The images' rank, dtype or number of channels is wrong.
+            ValueError: The images' rank, dtype or number of channels is wrong, or they are too small; no image is
+                there to train with.
             LeafError: The variables do not fit the model, or the model the images' size; all leaves are listed.
         """
         expected = f"(batch, {self.input_size[0]}, {self.input_size[1]}, {self.in_channels})"
@@ -118,15 +129,25 @@ class Model:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{self.name} takes normalised floating-point images, got {x.dtype}")
 
+        if isinstance(x.shape[0], int) and x.shape[0] == 0:
+            return self._nothing(variables, x, training=training, rng=rng, capture=capture, modules=modules)
         try:
             return run(self, variables, x, rng, Mode(training, capture, axis_name), modules)
         except ValueError as error:
-            if x.shape[1:3] == self.input_size:
+            if x.shape[1:3] == self.input_size or isinstance(error, core.ops.SizeError):
                 raise
             raise type(error)(
                 f"{self.name} is made for images of {self.input_size[0]}x{self.input_size[1]}, got "
                 f"{x.shape[1]}x{x.shape[2]}; create it with input_size={x.shape[1:3]} for these.\n{error}"
             ) from error
+
+    def _nothing(self, variables: Mapping, x: Array | np.ndarray, *, training: bool, **options: Any) -> core.Output:
+        """What comes of a batch of no images: that of one image, cut off. Nothing of it is computed under jit."""
+        if training:
+            raise ValueError(f"{self.name}: a batch of no images has no statistics to train with")
+        one = self.apply(variables, jnp.zeros((1, *x.shape[1:]), x.dtype), **options)
+        value, intermediates = jax.tree.map(lambda y: y[:0], (one.value, one.intermediates))
+        return core.Output(value, one.batch_stats, intermediates)
 
     @property
     def feature_info(self) -> tuple[Feature, ...]:
@@ -170,14 +191,10 @@ def build(family: Family, name: str, n_classes=None, input_size=None, in_channel
     return Model(
         name=name,
         fn=family.fn,
-        config=tuple(sorted((key, _hashable(value)) for key, value in {**config, **overrides}.items())),
+        config=tuple(sorted({**config, **overrides}.items())),
         classifier=family.classifier,
         input_size=(size, size) if isinstance(size, int) else tuple(size),
         n_classes=default_classes if n_classes is None else n_classes,
         in_channels=in_channels,
         **fields,
     )
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value

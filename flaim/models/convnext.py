@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flaim.models._checks import per_stage
 from flaim.models._model import Family
 from flaim_core import (
     Scope,
@@ -44,7 +45,7 @@ def simple_norm(scope: Scope, x: Float[Array, "*b c"], *, eps: float = 1e-6) -> 
     wide = x.astype(jnp.float32)
     normed = wide * jax.lax.rsqrt(jnp.var(wide, -1, keepdims=True, ddof=1) + eps)
     scale = scope.param("scale", (x.shape[-1],), initializers.ones, dtype=jnp.float32)
-    return (normed * scale).astype(x.dtype)
+    return (normed * ops.per_channel(scale, normed)).astype(x.dtype)
 
 
 @kernel
@@ -151,7 +152,7 @@ def convnext(
     )
     rates = [drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
     sizes = (kernel_sizes,) * len(depths) if isinstance(kernel_sizes, int) else kernel_sizes
-    for i, (depth, dim, kernel_size) in enumerate(zip(depths, dims, sizes, strict=True)):
+    for i, (depth, dim, kernel_size) in enumerate(per_stage(depths=depths, dims=dims, kernel_sizes=sizes)):
         stage = scope["stages"][i]
         if i > 0:
             x = norm(stage["downsample"][0], x)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flaim.models._checks import check_heads, per_stage
 from flaim.models._model import Family
 from flaim_core import (
     Scope,
@@ -212,6 +213,9 @@ def transformer(
         return x + drop_path(scope[f"drop_path{i}"], y, drop_path_rate)
 
     dim = x.shape[-1] if expand_input else features
+    if dim < head_dim:
+        raise ValueError(f"{'/'.join(scope.path)}: width {dim} is smaller than a head, {head_dim}")
+    check_heads(scope, dim, dim // head_dim)
     if stride > 1:
         y = pool(norm(scope["norm1"]["norm"], x))
         x = shortcut(scope["shortcut"], x, features, pool=pool, bias=shortcut_bias)
@@ -311,7 +315,7 @@ def maxvit(
     x = stem(scope["stem"], x, tuple(stem_dims))
     scope.capture("stage_0", x)
     rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
-    for stage, (kinds, depth, dim) in enumerate(zip(blocks, depths, dims)):
+    for stage, (depth, kinds, dim) in enumerate(per_stage(depths=depths, blocks=blocks, dims=dims)):
         kinds = (kinds,) if callable(kinds) else kinds
         for i in range(depth):
             block = kinds[min(i, len(kinds) - 1)]

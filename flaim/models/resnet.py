@@ -16,6 +16,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
+from flaim.models._checks import per_stage
 from flaim.models._model import Family
 from flaim_core import (
     Scope,
@@ -238,7 +239,7 @@ def resnet(
     wide = dict(groups=groups, base_width=base_width, first_reduction=first_reduction, stride_first=stride_first)
     branches = [branch] * len(depths) if callable(branch) else branch
     rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
-    for stage, (kind, width, depth) in enumerate(zip(branches, widths, depths), 1):
+    for stage, (depth, kind, width) in enumerate(per_stage(depths=depths, branch=branches, widths=widths), 1):
         stride = first_stride if stage == 1 else 2
         for i in range(depth):
             x = scope[f"layer{stage}"][i].call(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flaim.models._checks import per_stage
 from flaim.models._model import Family
 from flaim_core import (
     Scope,
@@ -49,11 +50,11 @@ def standardised_conv(
     shape = (kernel_size, kernel_size, x.shape[-1], features)
     weight = scope.param("kernel", shape, initializers.he_normal_fan_out, layout="hwio")
     wide = weight.astype(jnp.float32)
-    centred = wide - jnp.mean(wide, (0, 1, 2))
-    weight = (centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (0, 1, 2)) + eps)).astype(x.dtype)
+    centred = wide - jnp.mean(wide, (0, 1, 2), keepdims=True)
+    weight = (centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (0, 1, 2), keepdims=True) + eps)).astype(x.dtype)
     padding = (stride - 1 + kernel_size - 1) // 2
     y = ops.conv(x, weight, stride=(stride, stride), padding=((padding, padding), (padding, padding)))
-    return y + scope.param("bias", (features,), initializers.zeros) if bias else y
+    return y + ops.per_channel(scope.param("bias", (features,), initializers.zeros), y) if bias else y
 
 
 def norm_relu(scope: Scope, x: Float[Array, "b h w c"], *, norm: Callable = batch_norm) -> Float[Array, "b h w c"]:
@@ -199,7 +200,7 @@ def resnetv2(
     options = dict(branch=branch, convolution=convolution, norm_act=norm_act, average_shortcut=average_shortcut)
     options |= {"bias": True} if conv_bias else {}
     rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
-    for stage, (depth, width, stride) in enumerate(zip(depths, widths, strides)):
+    for stage, (depth, width, stride) in enumerate(per_stage(depths=depths, widths=widths, strides=strides)):
         for i in range(depth):
             x = scope["stages"][stage]["blocks"][i].call(
                 residual,

@@ -11,6 +11,7 @@ from functools import partial
 
 from jaxtyping import Array, Float
 
+from flaim.models._checks import check_heads, per_stage
 from flaim.models._model import Family
 from flaim_core import (
     Scope,
@@ -42,6 +43,7 @@ def block(
     drop_path_rate: float = 0.0,
 ) -> Float[Array, "b h w c"]:
     """Pre-norm transformer block whose attention is within windows."""
+    check_heads(scope["attn"], x.shape[-1], num_heads)
     y = norm(scope["norm1"], x)
     y = window_attention(scope["attn"], y, num_heads=num_heads, window=window, shift=shift, qkv_bias=qkv_bias)
     x = x + drop_path(scope["drop_path1"], y, drop_path_rate)
@@ -83,7 +85,7 @@ def swin(
     options = dict(mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, norm=norm)
     rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
     windows = (window,) * len(depths) if isinstance(window, int) else window
-    for i, (depth, heads, side) in enumerate(zip(depths, num_heads, windows, strict=True)):
+    for i, (depth, heads, side) in enumerate(per_stage(depths=depths, num_heads=num_heads, window=windows)):
         stage = scope["layers"][i]
         if i > 0:
             x = patch_merging(stage["downsample"], x, norm=norm)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from flaim.models._checks import per_stage
 from flaim.models._model import Family
 from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops
 
@@ -67,7 +68,7 @@ def vgg(
         drop_rate: Of the input of the last two layers.
     """
     position = 0  # in the list of convolutions, norms, activations and poolings that names them
-    for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+    for stage, (depth, width) in enumerate(per_stage(depths=depths, widths=widths)):
         for _ in range(depth):
             x = conv(scope["features"][position], x, width, kernel_size=3)
             x = relu(x if norm is None else norm(scope["features"][position + 1], x))

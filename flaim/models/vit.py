@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flaim.models._checks import check_heads
 from flaim.models._model import Family
 from flaim_core import (
     Scope,
@@ -132,7 +133,9 @@ def _merged_input(scope: Scope, x: Tokens, norm: Callable, attn_options: Mapping
     dim, hidden, qkv_bias = x.shape[-1], mlp_options["hidden"], attn_options["qkv_bias"]
     y = linear(scope["in_proj"], norm(scope["in_norm"], x), hidden + 3 * dim, bias=qkv_bias)
     h, *qkv = jnp.split(y, (hidden, hidden + dim, hidden + 2 * dim), axis=-1)
-    return [h if qkv_bias else h + scope.param("mlp_bias", (hidden,), initializers.zeros), *qkv]
+    if not qkv_bias:
+        h = h + ops.per_channel(scope.param("mlp_bias", (hidden,), initializers.zeros), h)
+    return [h, *qkv]
 
 
 @kernel
@@ -263,6 +266,7 @@ def vit(
     """
     if not class_token and (distilled or pool is class_token_pool):
         raise ValueError("a model with class_token=False pools all tokens: give pool=average_pool or map_pool")
+    check_heads(scope["blocks"], dim, num_heads)
     embed = dict(patch_size=patch_size, bias=not pre_norm, norm=embed_norm, drop_remainder=drop_remainder)
     x = patch_embed(scope["patch_embed"], x, dim, **embed)
     x = x.reshape(x.shape[0], -1, dim)

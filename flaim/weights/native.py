@@ -19,6 +19,7 @@ import jax
 import flaim_core as core
 from flaim.models import Model, create, family_of
 from flaim.models import family as family_named
+from flaim.models._values import as_value
 from flaim.weights.config import Config, size_of
 from flaim.weights.errors import CheckpointError
 from flaim.weights.writer import CONFIG, INDEX, MAX_SHARD_SIZE, WEIGHTS, Tensor, own_config, write_checkpoint
@@ -145,19 +146,20 @@ def to_json(value: Any, family: str) -> Any:
     A function, or dataclass, goes by its name, `{"function": "average_pool"}`; with arguments that are bound,
     `{"function": "layer_norm", "eps": 1e-12}`. What has no name in `functions(family)` stays as it is.
     """
-    if isinstance(value, list | tuple):
+    value = as_value(value)
+    if isinstance(value, tuple):
         return [to_json(item, family) for item in value]
-    names = {id(named): name for name, named in functions(family).items()}
+    names = _names(family)
     arguments: Mapping[str, Any] = {}
     function = value
-    if isinstance(value, functools.partial) and not value.args and id(value.func) in names:
+    if isinstance(value, functools.partial) and not value.args and value.func in names:
         function, arguments = value.func, value.keywords
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(value) and type(value) in names:
         function = type(value)
         arguments = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if id(function) not in names:
+    if not callable(function) or function not in names:
         return value
-    return {"function": names[id(function)], **{name: to_json(item, family) for name, item in arguments.items()}}
+    return {"function": names[function], **{name: to_json(item, family) for name, item in arguments.items()}}
 
 
 def options_from(overrides: Mapping[str, Any], family: str) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def _from_json(option: str, value: Any, family: str) -> Any:
     if not isinstance(value, Mapping):
         return value
     function: Any = functions(family).get(str(value.get("function")))
-    made = dataclasses.is_dataclass(function)
+    made = isinstance(function, type) and dataclasses.is_dataclass(function)
     if not made and (not callable(function) or isinstance(function, type)):
         raise CheckpointError(f"{family} has no function {dict(value)} for its option {option!r}")
     arguments = {name: _from_json(option, item, family) for name, item in value.items() if name != "function"}
@@ -221,6 +223,12 @@ def functions(family: str) -> dict[str, Any]:
         others = {name: value for name, value in vars(module).items() if callable(value) and name not in named}
         named = others | named  # of a function's names, the last one is the family's own
     return named
+
+
+@functools.cache
+def _names(family: str) -> dict[Any, str]:
+    """The inverse of `functions`."""
+    return {as_value(named): name for name, named in functions(family).items()}
 
 
 def config_from(data: Mapping[str, Any], family: str, where: str) -> Config:

@@ -1,5 +1,6 @@
 import functools
 import math
+from dataclasses import dataclass
 
 import jax
 from jaxtyping import Array, Float
@@ -32,8 +33,8 @@ def conditional_conv(
     """
     (height, width), stride = pair(kernel_size), pair(stride)
     shape, experts = (features, x.shape[-1] // groups, height, width), routing.shape[-1]
-    kernels = scope.param("kernel", (experts, math.prod(shape)), _each_expert(kernel_init, shape))
-    kernels = (routing @ kernels).reshape(-1, *shape).transpose(0, 3, 4, 2, 1)
+    kernels = scope.param("kernel", (experts, math.prod(shape)), _EachExpert(kernel_init, shape))
+    kernels = (routing @ kernels).reshape(x.shape[0], *shape).transpose(0, 3, 4, 2, 1)
     pads = resolve_padding(padding, (x.shape[1], x.shape[2]), (height, width), stride)
     convolve = functools.partial(ops.conv, stride=stride, padding=pads, groups=groups)
     y = jax.vmap(lambda image, weight: convolve(image[None], weight)[0])(x, kernels)
@@ -42,14 +43,15 @@ def conditional_conv(
     return y
 
 
-@functools.cache
-def _each_expert(kernel_init: Init, shape: tuple[int, ...]) -> Init:
+@dataclass(frozen=True)
+class _EachExpert:
     """`kernel_init` for each of the experts' kernels, of torch's `shape`, flattened."""
-    features, channels, height, width = shape
 
-    def init(key, experts_shape, dtype):
+    kernel_init: Init
+    shape: tuple[int, int, int, int]
+
+    def __call__(self, key, experts_shape, dtype):
+        features, channels, height, width = self.shape
         keys = jax.random.split(key, experts_shape[0])
-        kernels = jax.vmap(lambda key: kernel_init(key, (height, width, channels, features), dtype))(keys)
+        kernels = jax.vmap(lambda key: self.kernel_init(key, (height, width, channels, features), dtype))(keys)
         return kernels.transpose(0, 4, 3, 1, 2).reshape(experts_shape)
-
-    return init

@@ -45,9 +45,14 @@ def conv(
 
     `padding` in pixels: a number, (vertical, horizontal), ((top, bottom), (left, right)), TensorFlow's `"same"`, or
     None for what keeps an odd kernel centred: `(stride - 1 + dilation * (kernel_size - 1)) // 2` on each side.
+    Raises ValueError where `groups` does not divide both widths, or the kernel does not fit the map.
     """
+    where = "/".join(scope.path)
+    if groups < 1 or features < 1 or x.shape[-1] % groups or features % groups:
+        raise ValueError(f"{where}: {groups} groups do not divide {x.shape[-1]} channels into {features} features")
     kernel_size, stride, dilation = pair(kernel_size), pair(stride), pair(dilation)
     weight = scope.param("kernel", (*kernel_size, x.shape[-1] // groups, features), kernel_init, layout="hwio")
     pads = resolve_padding(padding, (x.shape[1], x.shape[2]), kernel_size, stride, dilation)
+    ops.check_fits((x.shape[1], x.shape[2]), kernel_size, pads, dilation, where=where)
     y = ops.conv(x, weight, stride=stride, padding=pads, dilation=dilation, groups=groups)
-    return y + scope.param("bias", (features,), bias_init) if bias else y
+    return y + ops.per_channel(scope.param("bias", (features,), bias_init), y) if bias else y

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import initializers
+from flaim_core import initializers, ops
 from flaim_core.scope import Scope, kernel
 
 
@@ -18,10 +18,10 @@ def evo_norm(
     b, h, w, c = x.shape
     wide = x.astype(jnp.float32)
     if nonlinear:
-        slope = scope.param("v", (c,), initializers.ones, dtype=jnp.float32)
+        slope = ops.per_channel(scope.param("v", (c,), initializers.ones, dtype=jnp.float32), wide)
         grouped = wide.reshape(b, h * w, c // group_size, group_size)
         deviation = jnp.sqrt(jnp.var(grouped, axis=(1, 3), keepdims=True) + eps)
         wide = ((wide * jax.nn.sigmoid(slope * wide)).reshape(grouped.shape) / deviation).reshape(x.shape)
     scale = scope.param("scale", (c,), initializers.ones, dtype=jnp.float32)
     bias = scope.param("bias", (c,), initializers.zeros, dtype=jnp.float32)
-    return (wide * scale + bias).astype(x.dtype)
+    return (wide * ops.per_channel(scale, wide) + ops.per_channel(bias, wide)).astype(x.dtype)

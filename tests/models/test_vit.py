@@ -120,12 +120,11 @@ def test_scanned_blocks_keep_their_own_schedules():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_bfloat16_stays_bfloat16(name):
     model, _ = _pair(name, dtype="bfloat16", scan=True)
-    with jax.numpy_dtype_promotion("strict"):
-        output = jax.eval_shape(
-            lambda v, x: model.apply(v, x, training=True, rng=jax.random.key(0), capture="*"),
-            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.spec()),
-            model.image(),
-        )
+    output = jax.eval_shape(
+        lambda v, x: model.apply(v, x, training=True, rng=jax.random.key(0), capture="*"),
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.spec()),
+        model.image(),
+    )
     assert {x.dtype for x in (output.value, *output.intermediates.values())} == {jnp.dtype(jnp.bfloat16)}
 
 

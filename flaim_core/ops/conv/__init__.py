@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from flaim_core import _jax
 from flaim_core.lowering import for_cpu_alone
 from flaim_core.ops._dense import dense
+from flaim_core.ops._fits import check_fits
 from flaim_core.ops._views import Pads, Pair
 from flaim_core.ops.conv._window import Window, xla_convolution
 from flaim_core.ops.conv.primitive import convolution, depthwise
@@ -33,11 +34,10 @@ def conv(
 ) -> Float[Array, "b h2 w2 f"]:
     """Two-dimensional convolution (cross-correlation, as in every deep-learning library).
 
-    `padding` is ((top, bottom), (left, right)), in pixels. Raises ValueError where the images are smaller than the
-    kernel.
+    `padding` is ((top, bottom), (left, right)), in pixels. Raises SizeError where images are smaller than the kernel.
     """
     window = Window(stride, padding, dilation, groups)
-    _check_size(x, kernel, window)
+    check_fits((x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]), padding, dilation)
     (height, width, per_group), channels = kernel.shape[:3], x.shape[-1]
     if (height, width) == (1, 1) and window.is_unpadded and groups == 1:
         return dense(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
@@ -59,13 +59,3 @@ def _patchify(x: Float[Array, "b h w c"], kernel: Float[Array, "p q c f"]) -> Fl
     x = x[:, : rows * p, : columns * q].reshape(batch, rows, p, columns, q, channels)
     patches = x.swapaxes(2, 3).reshape(batch, rows, columns, -1)
     return dense(patches, kernel.reshape(-1, kernel.shape[-1]))
-
-
-def _check_size(x: Array, kernel: Array, window: Window) -> None:
-    size, kernel_size = x.shape[1:3], kernel.shape[:2]
-    output = window.output_size(size, kernel_size)
-    if all(isinstance(n, int) for n in output) and min(output) < 1:
-        raise ValueError(
-            f"images of {size[0]}x{size[1]} pixels, padded by {window.padding}, are too small for a kernel of "
-            f"{kernel_size[0]}x{kernel_size[1]} with dilation {window.dilation}"
-        )
