@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
@@ -40,6 +41,8 @@ class Call(NamedTuple):
 class Declare(Reading):
     """Collects the leaves that a kernel declares, from abstract values."""
 
+    computes = False
+
     def __init__(self, options: Options):
         super().__init__(options)
         self.leaves: dict[Path, Leaf] = {}
@@ -49,7 +52,7 @@ class Declare(Reading):
         """Zeros, abstract ones, in the place of the leaf."""
         leaf = Leaf(shape, init, layout)
         self._declare(path, leaf)
-        return jnp.zeros(shape, dtype or leaf.dtype)
+        return jax.lax.broadcast(np.zeros((), dtype or leaf.dtype), shape)
 
     def _declare(self, path: Path, leaf: Leaf) -> None:
         if self.leaves.setdefault(path, leaf) != leaf:
@@ -91,6 +94,8 @@ class Declare(Reading):
 
 class Record(Declare):
     """Collects every call of a kernel, from abstract values."""
+
+    computes = True
 
     def __init__(self, options: Options):
         super().__init__(options)

@@ -52,7 +52,12 @@ class Collected:
 
 
 class Reading:
-    """One reading of a kernel. The base class has what all readings do alike."""
+    """One reading of a kernel. The base class has what all readings do alike.
+
+    Where it does not compute, only the leaves and the shapes of what a kernel returns count.
+    """
+
+    computes = True
 
     def __init__(self, options: Options):
         self.options = options

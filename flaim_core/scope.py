@@ -55,6 +55,11 @@ class Scope:
         return self._reading.options.training
 
     @property
+    def computes(self) -> bool:
+        """False where a kernel only declares its leaves: its value then counts by shape and dtype alone."""
+        return self._reading.computes
+
+    @property
     def axis_name(self) -> Any:
         """The mapped axis over which batch statistics are averaged, or None."""
         return self._reading.options.axis_name

@@ -15,6 +15,7 @@ def bilinear(
     name: str,
     generic: Callable,
     *,
+    shape: Callable,
     on_cpu: Callable,
     input_gradient: Callable,
     kernel_gradient: Callable,
@@ -28,6 +29,7 @@ def bilinear(
     Args:
         name: Of the primitive; those of the gradients are `<name>_input_gradient` and `<name>_kernel_gradient`.
         generic: `generic(x, kernel, **options)`, the definition, by public operations.
+        shape: `shape(x, kernel, **options)`, that of the result.
         on_cpu: The same as a CPU runs it fastest.
         input_gradient: `input_gradient(cotangent, kernel, shape=..., **options)`, of `shape`, on a CPU; elsewhere the
             transpose of `generic`.
@@ -37,7 +39,7 @@ def bilinear(
     """
 
     def output_shape(x, kernel, *, context, **options):
-        return jax.eval_shape(functools.partial(generic, **options), x, kernel).shape
+        return shape(x, kernel, **options)
 
     def generic_input(y, kernel, *, shape, **options):
         x = jax.ShapeDtypeStruct(shape, y.dtype)

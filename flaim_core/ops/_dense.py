@@ -51,6 +51,7 @@ def _batch(bind: Any, operands: tuple, dims: tuple) -> tuple[Array, int]:
 _dense, dense_p = bilinear(
     "dense",
     _product,
+    shape=lambda x, kernel: (*x.shape[:-1], kernel.shape[1]),
     on_cpu=_product,
     input_gradient=_input_gradient,
     kernel_gradient=_kernel_gradient,

@@ -15,9 +15,15 @@ from flaim_core.ops.conv import depthwise as _depthwise
 from flaim_core.ops.conv import rules
 from flaim_core.ops.conv._window import Window, xla_convolution
 
+
+def _output_shape(x: Array, kernel: Array, *, window: Window) -> tuple[int, ...]:
+    return x.shape[0], *window.output_size(x.shape[1:3], kernel.shape[:2]), kernel.shape[-1]
+
+
 convolution, convolution_p = bilinear(
     "convolution",
     xla_convolution,
+    shape=_output_shape,
     on_cpu=rules.forward,
     input_gradient=rules.input_gradient,
     kernel_gradient=rules.kernel_gradient,
@@ -46,6 +52,7 @@ def _depthwise_batch(bind: Any, operands: tuple, dims: tuple, *, window: Window)
 depthwise, depthwise_p = bilinear(
     "depthwise_convolution",
     _depthwise_definition,
+    shape=_output_shape,
     on_cpu=_depthwise.forward,
     input_gradient=_depthwise.input_gradient,
     kernel_gradient=_depthwise.kernel_gradient,
