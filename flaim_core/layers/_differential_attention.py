@@ -35,8 +35,8 @@ def differential_heads(
         query, key = qk_norm(scope["q_norm"], query), qk_norm(scope["k_norm"], key)
 
     def weight(i: int) -> Float[Array, ""]:
-        init = initializers.normal(0.1)
-        first, second = (scope.param(f"lambda_{name}{i}", (width,), init, dtype=jnp.float32) for name in "qk")
+        dtype, init = ops.accumulation_dtype(value), initializers.normal(0.1)
+        first, second = (scope.param(f"lambda_{name}{i}", (width,), init, dtype=dtype) for name in "qk")
         return jnp.exp(jnp.sum(first * second))
 
     first, second = (ops.dot_product_attention(query[..., i, :], key[..., i, :], value) for i in range(2))

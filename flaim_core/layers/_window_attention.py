@@ -40,12 +40,14 @@ def window_attention(
 
     offsets = (2 * window[0] - 1) * (2 * window[1] - 1)
     init = initializers.truncated_normal(0.02)
-    # In float32, as the softmax that it goes into.
-    table = scope.param("relative_position_bias_table", (offsets, num_heads), init, dtype=jnp.float32)
+    # In the precision of the softmax that it goes into.
+    dtype = ops.accumulation_dtype(x)
+    table = scope.param("relative_position_bias_table", (offsets, num_heads), init, dtype=dtype)
     bias = ops.gather_bias(table, ops.relative_position_index(window))
     shifted = bool(down or right)
     if shifted:
-        bias = bias + ops.shifted_window_mask((rows, columns), window, (down, right))[:, None]
+        mask = ops.shifted_window_mask((rows, columns), window, (down, right))
+        bias = bias[None] + jnp.asarray(mask[:, None], dtype)
         x = jnp.roll(x, (-down, -right), (1, 2))
     if (rows, columns) != size:
         x = jnp.pad(x, ((0, 0), (0, rows - size[0]), (0, columns - size[1]), (0, 0)))

@@ -5,6 +5,7 @@ from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._conv import conv, same_padding
 from flaim_core.ops._dense import dense
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
+from flaim_core.ops._precision import accumulation_dtype, at_least_float32
 from flaim_core.ops._windows import (
     gather_bias,
     grid_partition,
@@ -16,6 +17,8 @@ from flaim_core.ops._windows import (
 )
 
 __all__ = [
+    "accumulation_dtype",
+    "at_least_float32",
     "avg_pool",
     "blur_pool",
     "conv",

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from flaim_core.ops._precision import accumulation_dtype
+
 _CUDNN_MAX_WIDTH = 128
 
 
@@ -25,7 +27,7 @@ def dot_product_attention(
     bias: Float[Array, "..."] | None = None,
     scale: float | None = None,
 ) -> Float[Array, "*b q h v"]:
-    """Softmax of query-key products times values; the softmax in float32.
+    """Softmax of query-key products times values; the softmax in float32 at least.
 
     `bias` is added to the scaled products and broadcasts to `(*b, h, q, k)`; `scale` is `d ** -0.5` unless given.
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1.
@@ -60,11 +62,13 @@ def _cudnn(query: Array, key: Array, value: Array, scale: float) -> Array:
 
 def _products(query: Array, key: Array, value: Array, bias: Array | None, scale: float) -> Array:
     query, key, value = (jnp.swapaxes(x, -3, -2) for x in (query * scale, key, value))
-    logits = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
+    dtype = accumulation_dtype(value)
+    logits = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=dtype)
     if bias is not None:
-        logits = logits + bias.astype(jnp.float32)
+        bias = bias.astype(dtype)
+        logits = logits + jnp.expand_dims(bias, tuple(range(logits.ndim - bias.ndim)))
     # The softmax does not change with the subtracted maximum, so it has no gradient.
     weights = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = jnp.einsum("...qk,...kv->...qv", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum("...qk,...kv->...qv", weights.astype(value.dtype), value, preferred_element_type=dtype)
     return jnp.swapaxes((mixed / total).astype(value.dtype), -3, -2)

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core.ops._conv import conv
+from flaim_core.ops._precision import at_least_float32
 from flaim_core.ops._taps import Pads, Pair, padded, taps
 
 _NO_PADDING: Pads = ((0, 0), (0, 0))
@@ -110,7 +111,7 @@ def avg_pool(
     count = np.outer(*counts)
     if (count == count[0, 0]).all():
         return total * jnp.asarray(1 / count[0, 0], x.dtype)
-    return total * jnp.asarray(1 / count[:, :, None], x.dtype)
+    return total * jnp.asarray(1 / count[None, :, :, None], x.dtype)
 
 
 def _window_counts(n: int, window: int, stride: int, pads: Pair, after: int, count_padding: bool) -> np.ndarray:
@@ -124,8 +125,8 @@ def _window_counts(n: int, window: int, stride: int, pads: Pair, after: int, cou
 
 
 def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """Mean over height and width, accumulated in float32."""
-    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+    """Mean over height and width, accumulated in float32 at least."""
+    return jnp.mean(at_least_float32(x), axis=(1, 2)).astype(x.dtype)
 
 
 def global_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
