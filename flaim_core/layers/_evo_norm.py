@@ -3,7 +3,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim_core import initializers
-from flaim_core.ops import at_least_float32, per_channel
+from flaim_core.ops import at_least_float32, fusion_boundary, per_channel
 from flaim_core.scope import Scope, kernel
 
 
@@ -21,7 +21,7 @@ def evo_norm(
     if nonlinear:
         slope = scope.param("v", (c,), initializers.ones, dtype=wide.dtype)
         grouped = wide.reshape(b, h * w, c // group_size, group_size)
-        deviation = jnp.sqrt(jnp.var(grouped, axis=(1, 3), keepdims=True) + eps)
+        deviation = fusion_boundary(jnp.sqrt(jnp.var(grouped, axis=(1, 3), keepdims=True) + eps))
         wide = ((wide * jax.nn.sigmoid(per_channel(slope, x) * wide)).reshape(grouped.shape) / deviation).reshape(
             x.shape
         )

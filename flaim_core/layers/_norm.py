@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from flaim_core import initializers
 from flaim_core.leaf import Init
-from flaim_core.ops import at_least_float32, per_channel
+from flaim_core.ops import at_least_float32, fusion_boundary, per_channel
 from flaim_core.scope import Scope, kernel
 
 
@@ -95,8 +95,8 @@ def layer_norm(
 ) -> Float[Array, "*b c"]:
     """Normalise the last axis to mean 0 and variance 1. Leaves: `scale`, `bias`. Ba et al. (2016)."""
     wide = at_least_float32(x)
-    mean = jnp.mean(wide, -1, keepdims=True)
-    normed = (wide - mean) * _rsqrt(_variance(wide, mean, (-1,), True) + eps)
+    mean = fusion_boundary(jnp.mean(wide, -1, keepdims=True))
+    normed = (wide - mean) * fusion_boundary(_rsqrt(_variance(wide, mean, (-1,), True) + eps))
     return _affine(scope, normed, x.shape[-1], scale_init, bias).astype(x.dtype)
 
 
@@ -106,7 +106,7 @@ def rms_norm(
 ) -> Float[Array, "*b c"]:
     """Divide the last axis by its root mean square. Leaf: `scale`. Zhang and Sennrich (2019)."""
     wide = at_least_float32(x)
-    normed = wide * _rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + eps)
+    normed = wide * fusion_boundary(_rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + eps))
     return _affine(scope, normed, x.shape[-1], scale_init, bias=False).astype(x.dtype)
 
 
@@ -131,8 +131,8 @@ def group_norm(
         raise ValueError(f"{'/'.join(scope.path)}: width {features} does not divide into {what}")
     groups = groups if group_size is None else features // group_size
     grouped = at_least_float32(x).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
-    mean = jnp.mean(grouped, (1, 3), keepdims=True)
-    normed = (grouped - mean) * _rsqrt(_variance(grouped, mean, (1, 3), True) + eps)
+    mean = fusion_boundary(jnp.mean(grouped, (1, 3), keepdims=True))
+    normed = (grouped - mean) * fusion_boundary(_rsqrt(_variance(grouped, mean, (1, 3), True) + eps))
     return _affine(scope, normed.reshape(x.shape), x.shape[-1], scale_init).astype(x.dtype)
 
 
@@ -144,5 +144,5 @@ def global_response_norm(scope: Scope, x: Float[Array, "b h w c"], *, eps: float
     """
     wide = at_least_float32(x)
     response = jnp.sqrt(jnp.sum(jnp.square(wide), (1, 2), keepdims=True))
-    share = response / (jnp.mean(response, -1, keepdims=True) + eps)
+    share = fusion_boundary(response / (fusion_boundary(jnp.mean(response, -1, keepdims=True)) + eps))
     return (wide + _affine(scope, wide * share, x.shape[-1], initializers.zeros)).astype(x.dtype)

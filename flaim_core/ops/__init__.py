@@ -4,6 +4,7 @@ from flaim_core.ops._attention import dot_product_attention
 from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._conv import conv, same_padding
 from flaim_core.ops._dense import dense
+from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
 from flaim_core.ops._windows import (
@@ -24,6 +25,7 @@ __all__ = [
     "conv",
     "dense",
     "dot_product_attention",
+    "fusion_boundary",
     "gather_bias",
     "global_avg_pool",
     "global_max_pool",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._precision import accumulation_dtype
 
 _CUDNN_MAX_WIDTH = 128
@@ -69,6 +70,6 @@ def _products(query: Array, key: Array, value: Array, bias: Array | None, scale:
         logits = logits + jnp.expand_dims(bias, tuple(range(logits.ndim - bias.ndim)))
     # The softmax does not change with the subtracted maximum, so it has no gradient.
     weights = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
+    total = fusion_boundary(jnp.sum(weights, axis=-1, keepdims=True))
     mixed = jnp.einsum("...qk,...kv->...qv", weights.astype(value.dtype), value, preferred_element_type=dtype)
     return jnp.swapaxes((mixed / total).astype(value.dtype), -3, -2)
