@@ -147,6 +147,11 @@ class Scope:
         """Hand back a new value of the running statistic `name`."""
         self._run.updates[(*self.path, name)] = value
 
+    def captures(self, name: str) -> bool:
+        """Whether a pattern other than `"*"` asks for the intermediate `name`, which is computed on purpose."""
+        pattern = self._run.capture
+        return pattern not in (None, "*") and fnmatchcase("/".join((*self.path, name)), pattern)
+
     def capture(self, name: str, value: Any) -> None:
         """Hand back an intermediate, kept only where `apply`'s `capture` pattern matches its path."""
         path = (*self.path, name)
@@ -452,7 +457,9 @@ def apply(
         variables: `{"params": ..., "batch_stats": ...}`, or a plain tree of parameters.
         training: Batch statistics instead of running ones, dropout.
         rng: Key for dropout and stochastic depth.
-        capture: Shell-style pattern of the intermediates to keep, `"*"` for all, `"stage_*"`.
+        capture: Shell-style pattern of the intermediates to keep: `"stage_*"`; `"*"` for every feature map. Attention
+            weights, large and computed on purpose, are kept where another pattern matches them: `"*attn*"` gives
+            those of all blocks, as `blocks/0/attn/weights`.
         dtype: Compute dtype, by default that of the first floating array in `args`. Parameters stay as stored and are
             cast where they are read; softmax and normalisation statistics stay float32.
         remat: Recompute blocks in the backward pass instead of keeping their activations.
