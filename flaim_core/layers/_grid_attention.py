@@ -76,6 +76,9 @@ def _attend(scope, x, features, num_heads, size, dim, position_bias, heads_first
     else:
         query, key, value = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, num_heads, width), 2, 0)
     bias = position_bias(scope["rel_pos"], query, size=size)
+    if scope.captures("weights"):
+        weights = ops.attention_weights(query, key, bias)
+        scope.capture("weights", weights.reshape(*x.shape[:2], *weights.shape[1:]))
     y = ops.dot_product_attention(query, key, value, bias)
     return dense(scope["proj"], y.reshape(*x.shape[:-1], dim), features)
 
@@ -95,7 +98,8 @@ def block_attention(
 ) -> Float[Array, "b h w f"]:
     """Multi-head self-attention within each block of `size` neighbouring tokens, with a bias for relative positions.
 
-    Paths: `qkv`, `rel_pos`, `proj`. Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
+    Paths: `qkv`, `rel_pos`, `proj`. Captured where a pattern names them: `weights` (b, blocks, heads, t, t), the
+    softmax. Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
 
     Args:
         features: Output width; the input's unless given.

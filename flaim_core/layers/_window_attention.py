@@ -26,6 +26,7 @@ def window_attention(
     windows' borders down and right; tokens that only the cyclic shift makes neighbours do not see each other. Along an
     axis on which the map is not longer than the window, the window is the map and nothing is shifted. A map that is no
     multiple of the window is padded with zeros at the bottom and right; tokens do attend to these.
+    Captured where a pattern names them: `weights` (b, windows, heads, t, t), of the windows of the shifted map.
     Raises ValueError where a shift is not smaller than its window. Liu et al., "Swin Transformer" (2021), section 3.2.
     """
     size, window, shift = (x.shape[1], x.shape[2]), pair(window), pair(shift)

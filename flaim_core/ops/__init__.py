@@ -1,6 +1,6 @@
 """Arrays in, arrays out: lowerings and partitions without leaves."""
 
-from flaim_core.ops._attention import dot_product_attention
+from flaim_core.ops._attention import attention_weights, dot_product_attention
 from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._conv import conv, same_padding
 from flaim_core.ops._dense import dense
@@ -20,6 +20,7 @@ from flaim_core.ops._windows import (
 __all__ = [
     "accumulation_dtype",
     "at_least_float32",
+    "attention_weights",
     "avg_pool",
     "blur_pool",
     "conv",

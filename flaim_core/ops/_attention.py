@@ -41,6 +41,18 @@ def dot_product_attention(
     return products(query, key, value)
 
 
+def attention_weights(
+    query: Float[Array, "*b q h d"],
+    key: Float[Array, "*b k h d"],
+    bias: Float[Array, "..."] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "*b h q k"]:
+    """The softmax by which `dot_product_attention` weighs the values, in float32 at least."""
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    weights, total = _exponentials(query, key, bias, scale)
+    return weights / total
+
+
 def _fits_cudnn(query: Array, key: Array, value: Array) -> bool:
     """cuDNN takes half precision, and widths of heads that are equal, multiples of 8 and at most 128."""
     widths = {x.shape[-1] for x in (query, key, value)}
@@ -62,14 +74,20 @@ def _cudnn(query: Array, key: Array, value: Array, scale: float) -> Array:
 
 
 def _products(query: Array, key: Array, value: Array, bias: Array | None, scale: float) -> Array:
-    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (query * scale, key, value))
-    dtype = accumulation_dtype(value)
+    weights, total = _exponentials(query, key, bias, scale)
+    value, dtype = jnp.swapaxes(value, -3, -2), weights.dtype
+    mixed = jnp.einsum("...qk,...kv->...qv", weights.astype(value.dtype), value, preferred_element_type=dtype)
+    return jnp.swapaxes((mixed / total).astype(value.dtype), -3, -2)
+
+
+def _exponentials(query: Array, key: Array, bias: Array | None, scale: float) -> tuple[Array, Array]:
+    """The softmax before its division by the sum, and that sum."""
+    query, key = (jnp.swapaxes(x, -3, -2) for x in (query * scale, key))
+    dtype = accumulation_dtype(query)
     logits = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=dtype)
     if bias is not None:
         bias = bias.astype(dtype)
         logits = logits + jnp.expand_dims(bias, tuple(range(logits.ndim - bias.ndim)))
     # The softmax does not change with the subtracted maximum, so it has no gradient.
     weights = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    total = fusion_boundary(jnp.sum(weights, axis=-1, keepdims=True))
-    mixed = jnp.einsum("...qk,...kv->...qv", weights.astype(value.dtype), value, preferred_element_type=dtype)
-    return jnp.swapaxes((mixed / total).astype(value.dtype), -3, -2)
+    return weights, fusion_boundary(jnp.sum(weights, axis=-1, keepdims=True))
