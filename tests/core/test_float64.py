@@ -113,7 +113,10 @@ def test_activation_is_torchs(ours, theirs):
 # timm's options, and ours.
 MODELS: dict[str, tuple[dict, dict]] = {
     "test_vit": ({"img_size": 32, "depth": 1}, {"input_size": 32, "depth": 1}),
-    "test_convnext2": ({"depths": (1, 1), "dims": (16, 32)}, {"input_size": 32, "depths": (1, 1), "dims": (16, 32)}),
+    "test_convnext2": (
+        {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)},
+        {"input_size": 32, "depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)},
+    ),
     "swin_tiny_patch4_window7_224": (
         {"img_size": 56, "depths": (2,), "num_heads": (2,), "embed_dim": 16},
         {"input_size": 56, "depths": (2,), "num_heads": (2,), "dim": 16},
