@@ -183,9 +183,11 @@ def apply(
         variables: `{"params": ..., "batch_stats": ...}`, or a plain tree of parameters.
         training: Batch statistics instead of running ones, dropout.
         rng: Key for dropout and stochastic depth.
-        capture: Shell-style pattern of the intermediates to keep, `"*"` for all, `"stage_*"`.
+        capture: Shell-style pattern of the intermediates to keep: `"stage_*"`; `"*"` for every feature map. Attention
+            weights, large and computed on purpose, are kept where another pattern matches them: `"*attn*"` gives
+            those of all blocks, as `blocks/0/attn/weights`.
         dtype: Compute dtype, by default that of the first floating array in `args`. Parameters stay as stored and are
-            cast where they are read; softmax and normalisation statistics stay float32.
+            cast where they are read; softmax and normalisation statistics are in float32 at least.
         remat: Recompute blocks in the backward pass instead of keeping their activations.
         scan: Compile stacks of equal blocks once.
         axis_name: Mapped axis (of `jax.vmap`, `jax.shard_map`) whose members form one batch for batch norm.

@@ -102,8 +102,12 @@ class Reading:
 
     def capture(self, path: Path, value: Any) -> None:
         """Keep an intermediate where it is asked for."""
-        if self.options.capture is not None and fnmatchcase("/".join(path), self.options.capture):
+        if self.captures(path):
             self.collected.intermediates[path] = value
+
+    def captures(self, path: Path) -> bool:
+        """Whether the intermediate at `path` is asked for."""
+        return self.options.capture is not None and fnmatchcase("/".join(path), self.options.capture)
 
     def key_at(self, path: Path) -> PRNGKeyArray:
         """The key of a node: its parent's, folded with a hash of its name."""

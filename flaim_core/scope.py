@@ -78,6 +78,11 @@ class Scope:
         """Hand back a new value of the running statistic `name`."""
         self._reading.collected.updates[(*self.path, name)] = value
 
+    def captures(self, name: str) -> bool:
+        """Whether a pattern other than `"*"` asks for the intermediate `name`, which is computed on purpose."""
+        pattern = self._reading.options.capture
+        return pattern not in (None, "*") and self._reading.captures((*self.path, name))
+
     def capture(self, name: str, value: Any) -> None:
         """Hand back an intermediate, kept only where `apply`'s `capture` pattern matches its path."""
         self._reading.capture((*self.path, name), value)

@@ -42,10 +42,10 @@ coarse_layer_norm = partial(layer_norm, eps=1e-5)
 @kernel
 def simple_norm(scope: Scope, x: Float[Array, "*b c"], *, eps: float = 1e-6) -> Float[Array, "*b c"]:
     """Divide the last axis by its (unbiased) standard deviation without centring it. Leaf: `scale`. timm's own."""
-    wide = x.astype(jnp.float32)
-    normed = wide * jax.lax.rsqrt(jnp.var(wide, -1, keepdims=True, ddof=1) + eps)
-    scale = scope.param("scale", (x.shape[-1],), initializers.ones, dtype=jnp.float32)
-    return (normed * ops.per_channel(scale, normed)).astype(x.dtype)
+    wide = ops.at_least_float32(x)
+    normed = wide * ops.fusion_boundary(jax.lax.rsqrt(jnp.var(wide, -1, keepdims=True, ddof=1) + eps))
+    scale = scope.param("scale", (x.shape[-1],), initializers.ones, dtype=wide.dtype)
+    return (normed * ops.per_channel(scale, x)).astype(x.dtype)
 
 
 @kernel

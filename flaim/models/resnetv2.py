@@ -49,9 +49,10 @@ def standardised_conv(
     """Convolution by its kernel normalised, for each output, to mean 0 and variance 1. Qiao et al. (2019)."""
     shape = (kernel_size, kernel_size, x.shape[-1], features)
     weight = scope.param("kernel", shape, initializers.he_normal_fan_out, layout="hwio")
-    wide = weight.astype(jnp.float32)
+    wide = ops.at_least_float32(weight)
     centred = wide - jnp.mean(wide, (0, 1, 2), keepdims=True)
-    weight = (centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), (0, 1, 2), keepdims=True) + eps)).astype(x.dtype)
+    var = jnp.mean(jnp.square(centred), (0, 1, 2), keepdims=True)
+    weight = (centred * jax.lax.rsqrt(var + eps)).astype(x.dtype)
     padding = (stride - 1 + kernel_size - 1) // 2
     y = ops.conv(x, weight, stride=(stride, stride), padding=((padding, padding), (padding, padding)))
     return y + ops.per_channel(scope.param("bias", (features,), initializers.zeros), y) if bias else y

@@ -23,6 +23,7 @@ from flaim.models._checks import check_heads
 from flaim.models._model import Family
 from flaim_core import (
     Scope,
+    attend,
     attention,
     attention_pool,
     classifier,
@@ -155,7 +156,7 @@ def parallel_scaling_block(
     query, key, value = (y.reshape(*y.shape[:-1], num_heads, y.shape[-1] // num_heads) for y in qkv)
     if qk_norm is not None:
         query, key = qk_norm(scope["q_norm"], query), qk_norm(scope["k_norm"], key)
-    y = ops.dot_product_attention(query, key, value).reshape(x.shape)
+    y = attend(scope["attn"], query, key, value).reshape(x.shape)
     y = linear(scope["attn_out_proj"], y, x.shape[-1], bias=bias)
     h = dropout(scope["mlp_drop"], mlp_options["act"](h), mlp_options["drop_rate"])
     y = y + linear(scope["mlp_out_proj"], h, x.shape[-1], bias=bias)
@@ -177,7 +178,7 @@ def diff_parallel_scaling_block(
     """Differential attention and MLP side by side, their first layers merged, and their last."""
     h, query, key, value = _merged_input(scope, x, norm, attn_options, mlp_options)
     heads = {name: attn_options[name] for name in ("num_heads", "qk_norm")}
-    y = differential_heads(scope, query, key, value, lambda_init=lambda_init, **heads)
+    y = differential_heads(scope, query, key, value, lambda_init=lambda_init, captured=scope["attn"], **heads)
     h = dropout(scope["mlp_drop"], mlp_options["act"](h), mlp_options["drop_rate"])
     y = linear(scope["out_proj"], jnp.concatenate([y, h], axis=-1), x.shape[-1], bias=attn_options["proj_bias"])
     return x + _branch(scope, "", y, layer_scale_init, drop_path_rate)

@@ -1,6 +1,6 @@
 """Kernels that declare leaves and call `flaim_core.ops`."""
 
-from flaim_core.layers._attention import attention
+from flaim_core.layers._attention import attend, attention
 from flaim_core.layers._attention_pool import attention_pool
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
 from flaim_core.layers._conditional_conv import conditional_conv
@@ -29,6 +29,7 @@ from flaim_core.layers._position_embedding import position_embedding
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
+    "attend",
     "attention",
     "attention_pool",
     "batch_norm",

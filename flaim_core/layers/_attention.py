@@ -8,6 +8,19 @@ from flaim_core.layers._linear import linear
 from flaim_core.scope import Scope, kernel
 
 
+def attend(
+    scope: Scope,
+    query: Float[Array, "*b q h d"],
+    key: Float[Array, "*b k h d"],
+    value: Float[Array, "*b k h v"],
+    bias: Float[Array, "..."] | None = None,
+) -> Float[Array, "*b q h v"]:
+    """`ops.dot_product_attention`, whose softmax `(*b, heads, q, k)` is captured as `weights` where a pattern asks."""
+    if scope.captures("weights"):
+        scope.capture("weights", ops.attention_weights(query, key, bias))
+    return ops.dot_product_attention(query, key, value, bias)
+
+
 @kernel
 def attention(
     scope: Scope,
@@ -25,6 +38,7 @@ def attention(
 
     Paths: `qkv`, `proj`; `q_norm`, `k_norm` where `qk_norm` (a kernel, applied to each head) is given; `norm` where
     `norm` (a kernel, applied before `proj`) is. `bias` is added to the logits and broadcasts to `(*b, heads, n, n)`.
+    Captured where a pattern names them: `weights` (*b, heads, n, n), the softmax.
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.2.
     """
     *batch, tokens, dim = x.shape
@@ -34,7 +48,7 @@ def attention(
     query, key, value = (qkv[..., i, :, :] for i in range(3))
     if qk_norm is not None:
         query, key = qk_norm(scope["q_norm"], query), qk_norm(scope["k_norm"], key)
-    y = ops.dot_product_attention(query, key, value, bias)
+    y = attend(scope, query, key, value, bias)
     y = y.reshape(*batch, tokens, dim)
     if norm is not None:
         y = norm(scope["norm"], y)

@@ -3,7 +3,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import initializers, ops
+from flaim_core import initializers
+from flaim_core.layers._attention import attend
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mlp import gelu, mlp
 from flaim_core.layers._norm import layer_norm
@@ -32,6 +33,6 @@ def attention_pool(
     query = linear(scope["q"], latent, dim).reshape(1, 1, num_heads, dim // num_heads)
     query = jnp.broadcast_to(query, (batch, *query.shape[1:]))
     keys_values = linear(scope["kv"], x, 2 * dim).reshape(batch, tokens, 2, num_heads, dim // num_heads)
-    y = ops.dot_product_attention(query, keys_values[:, :, 0], keys_values[:, :, 1]).reshape(batch, dim)
+    y = attend(scope, query, keys_values[:, :, 0], keys_values[:, :, 1]).reshape(batch, dim)
     y = linear(scope["proj"], y, dim)
     return y + mlp(scope["mlp"], norm(scope["norm"], y), hidden=hidden, act=act)

@@ -19,11 +19,14 @@ def differential_heads(
     num_heads: int,
     lambda_init: float | Float[Array, ""],
     qk_norm: Callable | None = None,
+    captured: Scope | None = None,
 ) -> Float[Array, "b n c"]:
     """The difference of two attention maps times the values, head by head, normalised and scaled by `1 - lambda_init`.
 
     Leaves: `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2`, which weigh the second map; paths `sub_norm`, and
     `q_norm`, `k_norm` where `qk_norm` is given. A plain function, so that these belong to the caller's scope.
+    Captured in `captured` (`scope` unless given), where a pattern names them: `weights` (b, 2 * heads, n, n), each
+    head's two maps one after the other.
     """
     batch, tokens, dim = value.shape
     if dim % (2 * num_heads):
@@ -35,10 +38,14 @@ def differential_heads(
         query, key = qk_norm(scope["q_norm"], query), qk_norm(scope["k_norm"], key)
 
     def weight(i: int) -> Float[Array, ""]:
-        init = initializers.normal(0.1)
-        first, second = (scope.param(f"lambda_{name}{i}", (width,), init, dtype=jnp.float32) for name in "qk")
+        dtype, init = ops.accumulation_dtype(value), initializers.normal(0.1)
+        first, second = (scope.param(f"lambda_{name}{i}", (width,), init, dtype=dtype) for name in "qk")
         return jnp.exp(jnp.sum(first * second))
 
+    captured = scope if captured is None else captured
+    if captured.captures("weights"):
+        first, second = (x.reshape(batch, tokens, 2 * num_heads, width) for x in (query, key))
+        captured.capture("weights", ops.attention_weights(first, second))
     first, second = (ops.dot_product_attention(query[..., i, :], key[..., i, :], value) for i in range(2))
     y = first - (weight(1) - weight(2) + lambda_init).astype(value.dtype) * second
     y = rms_norm(scope["sub_norm"], y, eps=1e-5) * jnp.asarray(1 - lambda_init, value.dtype)

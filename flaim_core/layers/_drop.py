@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flaim_core.ops import accumulation_dtype
 from flaim_core.scope import Scope, kernel
 
 
@@ -9,8 +10,9 @@ def _keep(scope: Scope, x: Array, rate, mask_shape: tuple[int, ...]) -> Array:
     """`x` where a mask of keep probability `1 - rate` is set, scaled to keep its expectation; zero elsewhere."""
     if not scope.training or (isinstance(rate, int | float) and rate == 0):
         return x
-    keep = 1 - jnp.asarray(rate, jnp.float32)
-    mask = jax.random.bernoulli(scope.rng("mask"), keep, mask_shape)
+    keep = 1 - jnp.asarray(rate, accumulation_dtype(x))
+    # The mask in float32, so that it is the same one in every precision.
+    mask = jax.random.bernoulli(scope.rng("mask"), keep.astype(jnp.float32), mask_shape)
     return jnp.where(mask, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
 
 

@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import initializers, ops
+from flaim_core import initializers
+from flaim_core.ops import at_least_float32, fusion_boundary, per_channel
 from flaim_core.scope import Scope, kernel
 
 
@@ -16,12 +17,14 @@ def evo_norm(
     apply. Liu et al., "Evolving Normalization-Activation Layers" (2020), table 4.
     """
     b, h, w, c = x.shape
-    wide = x.astype(jnp.float32)
+    wide = at_least_float32(x)
     if nonlinear:
-        slope = ops.per_channel(scope.param("v", (c,), initializers.ones, dtype=jnp.float32), wide)
+        slope = scope.param("v", (c,), initializers.ones, dtype=wide.dtype)
         grouped = wide.reshape(b, h * w, c // group_size, group_size)
-        deviation = jnp.sqrt(jnp.var(grouped, axis=(1, 3), keepdims=True) + eps)
-        wide = ((wide * jax.nn.sigmoid(slope * wide)).reshape(grouped.shape) / deviation).reshape(x.shape)
-    scale = scope.param("scale", (c,), initializers.ones, dtype=jnp.float32)
-    bias = scope.param("bias", (c,), initializers.zeros, dtype=jnp.float32)
-    return (wide * ops.per_channel(scale, wide) + ops.per_channel(bias, wide)).astype(x.dtype)
+        deviation = fusion_boundary(jnp.sqrt(jnp.var(grouped, axis=(1, 3), keepdims=True) + eps))
+        wide = ((wide * jax.nn.sigmoid(per_channel(slope, x) * wide)).reshape(grouped.shape) / deviation).reshape(
+            x.shape
+        )
+    scale = scope.param("scale", (c,), initializers.ones, dtype=wide.dtype)
+    bias = scope.param("bias", (c,), initializers.zeros, dtype=wide.dtype)
+    return (wide * per_channel(scale, x) + per_channel(bias, x)).astype(x.dtype)

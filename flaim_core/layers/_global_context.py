@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from flaim_core.layers._conv import conv
 from flaim_core.layers._norm import layer_norm
+from flaim_core.ops import at_least_float32
 from flaim_core.scope import Scope, kernel
 
 
@@ -23,7 +24,7 @@ def global_context(
     Paths: `conv_attn`, the attention's logits; `mlp_scale/fc1`, `mlp_scale/norm`, `mlp_scale/fc2`. Cao et al., "GCNet:
     Non-local Networks Meet Squeeze-Excitation Networks and Beyond" (2019), which adds where this, as timm, multiplies.
     """
-    logits = conv(scope["conv_attn"], x, 1, kernel_size=1).astype(jnp.float32)
+    logits = at_least_float32(conv(scope["conv_attn"], x, 1, kernel_size=1))
     attention = jax.nn.softmax(logits, axis=(1, 2)).astype(x.dtype)
     context = jnp.einsum("bhwo,bhwc->boc", attention, x)[:, None]
     mlp = scope["mlp_scale"]

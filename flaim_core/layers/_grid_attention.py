@@ -24,8 +24,9 @@ def relative_position_table(
     width). `query` says how many heads there are. Liu et al., "Swin Transformer" (2021), section 3.2.
     """
     offsets = (2 * size[0] - 1) * (2 * size[1] - 1)
-    # In float32, as the softmax that it goes into.
-    table = scope.param(_TABLE, (offsets, query.shape[-2]), initializers.truncated_normal(0.02), dtype=jnp.float32)
+    # In the precision of the softmax that it goes into.
+    dtype, init = ops.accumulation_dtype(query), initializers.truncated_normal(0.02)
+    table = scope.param(_TABLE, (offsets, query.shape[-2]), init, dtype=dtype)
     return ops.gather_bias(table, ops.relative_position_index(size))
 
 
@@ -40,7 +41,8 @@ def relative_position_map(
     """
     heads = query.shape[-2]
     shape = (heads, 2 * size[0] - 1, 2 * size[1] - 1)
-    table = scope.param(_TABLE, shape, initializers.truncated_normal(0.02), dtype=jnp.float32)
+    dtype = ops.accumulation_dtype(query)
+    table = scope.param(_TABLE, shape, initializers.truncated_normal(0.02), dtype=dtype)
     return ops.gather_bias(table.reshape(heads, -1).T, ops.relative_position_index(size).T)
 
 
@@ -54,7 +56,7 @@ def relative_position_mlp(
     activations drop out at a rate of 0.125 in training, as in timm. After Liu et al., "Swin Transformer V2" (2022),
     section 3.3, whose offsets are normalised and whose bias is bounded.
     """
-    rows, columns = (np.arange(1 - n, n, dtype=np.float32) for n in size)
+    rows, columns = (np.arange(1 - n, n, dtype=np.float64) for n in size)
     offsets = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
     x = jnp.asarray(np.sign(offsets) * np.log1p(np.abs(offsets)), query.dtype)
     x = dropout(scope["mlp"]["drop1"], jax.nn.relu(linear(scope["mlp"]["fc1"], x, hidden)), 0.125)
@@ -74,6 +76,9 @@ def _attend(scope, x, features, num_heads, size, dim, position_bias, heads_first
     else:
         query, key, value = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, num_heads, width), 2, 0)
     bias = position_bias(scope["rel_pos"], query, size=size)
+    if scope.captures("weights"):
+        weights = ops.attention_weights(query, key, bias)
+        scope.capture("weights", weights.reshape(*x.shape[:2], *weights.shape[1:]))
     y = ops.dot_product_attention(query, key, value, bias)
     return dense(scope["proj"], y.reshape(*x.shape[:-1], dim), features)
 
@@ -93,7 +98,8 @@ def block_attention(
 ) -> Float[Array, "b h w f"]:
     """Multi-head self-attention within each block of `size` neighbouring tokens, with a bias for relative positions.
 
-    Paths: `qkv`, `rel_pos`, `proj`. Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
+    Paths: `qkv`, `rel_pos`, `proj`. Captured where a pattern names them: `weights` (b, blocks, heads, t, t), the
+    softmax. Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
 
     Args:
         features: Output width; the input's unless given.

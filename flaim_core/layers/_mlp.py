@@ -1,13 +1,14 @@
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from flaim_core import initializers
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._linear import linear
+from flaim_core.ops import at_least_float32
 from flaim_core.scope import Scope, kernel
 
 
@@ -16,27 +17,27 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.checkpoint(_gelu, prevent_cse=False)(x)
 
 
-_SQRT_HALF, _DENSITY = np.float32(np.sqrt(0.5)), np.float32(1 / np.sqrt(2 * np.pi))
+_SQRT_HALF, _DENSITY = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 
 
 # Differentiated piece by piece, erfc alone would keep five arrays. Here x is all there is to keep, and the derivative
 # is computed where it is used: a pass over memory costs more than an error function.
 @jax.custom_jvp
 def _gelu(x: Array) -> Array:
-    return (x.astype(jnp.float32) * _normal_cumulative(x)).astype(x.dtype)
+    return (at_least_float32(x) * _normal_cumulative(x)).astype(x.dtype)
 
 
 @_gelu.defjvp
 def _gelu_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x,) = primals
-    wide = x.astype(jnp.float32)
+    wide = at_least_float32(x)
     cumulative = _normal_cumulative(x)
     slope = cumulative + wide * (_DENSITY * jnp.exp(-0.5 * jnp.square(wide)))
     return (wide * cumulative).astype(x.dtype), slope.astype(x.dtype) * tangents[0]
 
 
 def _normal_cumulative(x: Array) -> Array:
-    return 0.5 + 0.5 * jax.lax.erf(x.astype(jnp.float32) * _SQRT_HALF)
+    return 0.5 + 0.5 * jax.lax.erf(at_least_float32(x) * _SQRT_HALF)
 
 
 def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:

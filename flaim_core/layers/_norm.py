@@ -6,13 +6,14 @@ from jaxtyping import Array, Float
 
 from flaim_core import initializers
 from flaim_core.leaf import Init
+from flaim_core.ops import at_least_float32, fusion_boundary, per_channel
 from flaim_core.scope import Scope, kernel
 
 
 def _affine(scope: Scope, x: Array, features: int, scale_init: Init, bias: bool = True) -> Array:
-    """`x` (float32) times the leaf `scale` plus the leaf `bias`."""
-    x = x * scope.param("scale", (features,), scale_init, dtype=jnp.float32)
-    return x + scope.param("bias", (features,), initializers.zeros, dtype=jnp.float32) if bias else x
+    """`x` times the leaf `scale` plus the leaf `bias`, both in the precision of `x`."""
+    x = x * per_channel(scope.param("scale", (features,), scale_init, dtype=x.dtype), x)
+    return x + per_channel(scope.param("bias", (features,), initializers.zeros, dtype=x.dtype), x) if bias else x
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -60,25 +61,29 @@ def batch_norm(
     Ioffe and Szegedy, "Batch Normalization" (2015).
     """
     features = x.shape[-1]
-    mean = running_mean = scope.stat("mean", (features,), initializers.zeros)
-    var = running_var = scope.stat("var", (features,), initializers.ones)
-    scale = scope.param("scale", (features,), scale_init, dtype=jnp.float32)
-    bias = scope.param("bias", (features,), initializers.zeros, dtype=jnp.float32)
-    wide = x.astype(jnp.float32)
+    wide = at_least_float32(x)
+    running_mean = scope.stat("mean", (features,), initializers.zeros)
+    running_var = scope.stat("var", (features,), initializers.ones)
+    mean, var = running_mean.astype(wide.dtype), running_var.astype(wide.dtype)
+    scale = scope.param("scale", (features,), scale_init, dtype=wide.dtype)
+    bias = scope.param("bias", (features,), initializers.zeros, dtype=wide.dtype)
+    if not scope.computes:  # of all kernels the one that is called most, and its value is like x
+        return x
     if scope.training:
         axes, count = tuple(range(x.ndim - 1)), x.size // features
-        mean = jnp.mean(wide, axes)
+        old_mean, old_var, mean = mean, var, jnp.mean(wide, axes)
         if scope.axis_name is not None:
             mean = jax.lax.pmean(mean, scope.axis_name)
             count *= jax.lax.axis_size(scope.axis_name)
-        var = _variance(wide, mean, axes)
+        var = _variance(wide, per_channel(mean, x), axes)
         if scope.axis_name is not None:
             var = jax.lax.pmean(var, scope.axis_name)
         unbiased = var * (count / max(count - 1, 1))
-        scope.update("mean", (1 - momentum) * running_mean + momentum * mean)
-        scope.update("var", (1 - momentum) * running_var + momentum * unbiased)
+        # As stored, so that a training step returns the types that it was given.
+        scope.update("mean", ((1 - momentum) * old_mean + momentum * mean).astype(running_mean.dtype))
+        scope.update("var", ((1 - momentum) * old_var + momentum * unbiased).astype(running_var.dtype))
     scale = scale * _rsqrt(var + eps)
-    return (wide * scale + (bias - mean * scale)).astype(x.dtype)
+    return (wide * per_channel(scale, x) + per_channel(bias - mean * scale, x)).astype(x.dtype)
 
 
 @kernel
@@ -91,9 +96,9 @@ def layer_norm(
     scale_init: Init = initializers.ones,
 ) -> Float[Array, "*b c"]:
     """Normalise the last axis to mean 0 and variance 1. Leaves: `scale`, `bias`. Ba et al. (2016)."""
-    wide = x.astype(jnp.float32)
-    mean = jnp.mean(wide, -1, keepdims=True)
-    normed = (wide - mean) * _rsqrt(_variance(wide, mean, (-1,), True) + eps)
+    wide = at_least_float32(x)
+    mean = fusion_boundary(jnp.mean(wide, -1, keepdims=True))
+    normed = (wide - mean) * fusion_boundary(_rsqrt(_variance(wide, mean, (-1,), True) + eps))
     return _affine(scope, normed, x.shape[-1], scale_init, bias).astype(x.dtype)
 
 
@@ -102,8 +107,8 @@ def rms_norm(
     scope: Scope, x: Float[Array, "*b c"], *, eps: float = 1e-6, scale_init: Init = initializers.ones
 ) -> Float[Array, "*b c"]:
     """Divide the last axis by its root mean square. Leaf: `scale`. Zhang and Sennrich (2019)."""
-    wide = x.astype(jnp.float32)
-    normed = wide * _rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + eps)
+    wide = at_least_float32(x)
+    normed = wide * fusion_boundary(_rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + eps))
     return _affine(scope, normed, x.shape[-1], scale_init, bias=False).astype(x.dtype)
 
 
@@ -127,9 +132,9 @@ def group_norm(
         what = f"{groups} groups" if group_size is None else f"groups of {group_size}"
         raise ValueError(f"{'/'.join(scope.path)}: width {features} does not divide into {what}")
     groups = groups if group_size is None else features // group_size
-    grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
-    mean = jnp.mean(grouped, (1, 3), keepdims=True)
-    normed = (grouped - mean) * _rsqrt(_variance(grouped, mean, (1, 3), True) + eps)
+    grouped = at_least_float32(x).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    mean = fusion_boundary(jnp.mean(grouped, (1, 3), keepdims=True))
+    normed = (grouped - mean) * fusion_boundary(_rsqrt(_variance(grouped, mean, (1, 3), True) + eps))
     return _affine(scope, normed.reshape(x.shape), x.shape[-1], scale_init).astype(x.dtype)
 
 
@@ -139,7 +144,7 @@ def global_response_norm(scope: Scope, x: Float[Array, "b h w c"], *, eps: float
 
     Leaves: `scale`, `bias`, both zero at first. Woo et al., "ConvNeXt V2" (2023), section 3.
     """
-    wide = x.astype(jnp.float32)
+    wide = at_least_float32(x)
     response = jnp.sqrt(jnp.sum(jnp.square(wide), (1, 2), keepdims=True))
-    share = response / (jnp.mean(response, -1, keepdims=True) + eps)
+    share = fusion_boundary(response / (fusion_boundary(jnp.mean(response, -1, keepdims=True)) + eps))
     return (wide + _affine(scope, wide * share, x.shape[-1], initializers.zeros)).astype(x.dtype)

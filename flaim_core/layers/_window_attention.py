@@ -26,6 +26,7 @@ def window_attention(
     windows' borders down and right; tokens that only the cyclic shift makes neighbours do not see each other. Along an
     axis on which the map is not longer than the window, the window is the map and nothing is shifted. A map that is no
     multiple of the window is padded with zeros at the bottom and right; tokens do attend to these.
+    Captured where a pattern names them: `weights` (b, windows, heads, t, t), of the windows of the shifted map.
     Raises ValueError where a shift is not smaller than its window. Liu et al., "Swin Transformer" (2021), section 3.2.
     """
     size, window, shift = (x.shape[1], x.shape[2]), pair(window), pair(shift)
@@ -40,12 +41,14 @@ def window_attention(
 
     offsets = (2 * window[0] - 1) * (2 * window[1] - 1)
     init = initializers.truncated_normal(0.02)
-    # In float32, as the softmax that it goes into.
-    table = scope.param("relative_position_bias_table", (offsets, num_heads), init, dtype=jnp.float32)
+    # In the precision of the softmax that it goes into.
+    dtype = ops.accumulation_dtype(x)
+    table = scope.param("relative_position_bias_table", (offsets, num_heads), init, dtype=dtype)
     bias = ops.gather_bias(table, ops.relative_position_index(window))
     shifted = bool(down or right)
     if shifted:
-        bias = bias + ops.shifted_window_mask((rows, columns), window, (down, right))[:, None]
+        mask = ops.shifted_window_mask((rows, columns), window, (down, right))
+        bias = bias[None] + jnp.asarray(mask[:, None], dtype)
         x = jnp.roll(x, (-down, -right), (1, 2))
     if (rows, columns) != size:
         x = jnp.pad(x, ((0, 0), (0, rows - size[0]), (0, columns - size[1]), (0, 0)))

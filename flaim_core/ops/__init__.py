@@ -1,10 +1,12 @@
 """Arrays in, arrays out: lowerings and partitions without leaves."""
 
-from flaim_core.ops._attention import dot_product_attention
+from flaim_core.ops._attention import attention_weights, dot_product_attention
 from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._dense import dense
 from flaim_core.ops._fits import SizeError, check_fits
+from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
+from flaim_core.ops._precision import accumulation_dtype, at_least_float32
 from flaim_core.ops._windows import (
     gather_bias,
     grid_partition,
@@ -18,12 +20,16 @@ from flaim_core.ops.conv import conv, same_padding
 
 __all__ = [
     "SizeError",
+    "accumulation_dtype",
+    "at_least_float32",
+    "attention_weights",
     "avg_pool",
     "blur_pool",
     "check_fits",
     "conv",
     "dense",
     "dot_product_attention",
+    "fusion_boundary",
     "gather_bias",
     "global_avg_pool",
     "global_max_pool",

@@ -1,8 +1,7 @@
 """Scaled dot-product attention on arrays.
 
-Measured on 2 CPU cores (float32, jax 0.10.2, batch 8, ViT-B/16's 197 tokens and 12 heads of width 64): contracting over
-heads where they lie, between tokens and width, 38 ms; with heads in front, as batched matrix products, 11 ms; dividing
-by the softmax's sum after the second product instead of before it, 6 ms. Swin-T's first stage: 40, 13 and 7 ms.
+Heads stand in front of tokens, as batched matrix products need them, and the softmax is divided by its sum after the
+second product, which is smaller: on a CPU the fastest order of those that `benchmarks/ops/attention.py` compares.
 
 On a CUDA GPU, cuDNN's fused attention serves where its limits allow: half precision, no bias, heads up to 128 wide.
 """
@@ -16,6 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core.lowering import for_gpu
+from flaim_core.ops._fusion import fusion_boundary
+from flaim_core.ops._precision import accumulation_dtype
 
 _CUDNN_MAX_WIDTH = 128
 
@@ -27,7 +28,7 @@ def dot_product_attention(
     bias: Float[Array, "..."] | None = None,
     scale: float | None = None,
 ) -> Float[Array, "*b q h v"]:
-    """Softmax of query-key products times values; the softmax in float32.
+    """Softmax of query-key products times values; the softmax in float32 at least.
 
     `bias` is added to the scaled products and broadcasts to `(*b, h, q, k)`; `scale` is `d ** -0.5` unless given.
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1.
@@ -38,6 +39,18 @@ def dot_product_attention(
         fused = functools.partial(_cudnn, scale=scale)
         return lax.platform_dependent(query, key, value, cuda=fused, default=products)
     return products(query, key, value)
+
+
+def attention_weights(
+    query: Float[Array, "*b q h d"],
+    key: Float[Array, "*b k h d"],
+    bias: Float[Array, "..."] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "*b h q k"]:
+    """The softmax by which `dot_product_attention` weighs the values, in float32 at least."""
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    weights, total = _exponentials(query, key, bias, scale)
+    return weights / total
 
 
 def _fits_cudnn(query: Array, key: Array, value: Array) -> bool:
@@ -55,12 +68,20 @@ def _cudnn(query: Array, key: Array, value: Array, scale: float) -> Array:
 
 
 def _products(query: Array, key: Array, value: Array, bias: Array | None, scale: float) -> Array:
-    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (query * scale, key, value))
-    logits = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
+    weights, total = _exponentials(query, key, bias, scale)
+    value, dtype = jnp.swapaxes(value, -3, -2), weights.dtype
+    mixed = jnp.einsum("...qk,...kv->...qv", weights.astype(value.dtype), value, preferred_element_type=dtype)
+    return jnp.swapaxes((mixed / total).astype(value.dtype), -3, -2)
+
+
+def _exponentials(query: Array, key: Array, bias: Array | None, scale: float) -> tuple[Array, Array]:
+    """The softmax before its division by the sum, and that sum."""
+    query, key = (jnp.swapaxes(x, -3, -2) for x in (query * scale, key))
+    dtype = accumulation_dtype(query)
+    logits = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=dtype)
     if bias is not None:
-        logits = logits + bias.astype(jnp.float32)
+        bias = bias.astype(dtype)
+        logits = logits + jnp.expand_dims(bias, tuple(range(logits.ndim - bias.ndim)))
     # The softmax does not change with the subtracted maximum, so it has no gradient.
     weights = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = jnp.einsum("...qk,...kv->...qv", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-    return jnp.swapaxes((mixed / total).astype(value.dtype), -3, -2)
+    return weights, fusion_boundary(jnp.sum(weights, axis=-1, keepdims=True))

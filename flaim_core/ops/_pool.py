@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from flaim_core import _jax
 from flaim_core.lowering import for_cpu_alone
 from flaim_core.ops._fits import check_fits
+from flaim_core.ops._precision import at_least_float32
 from flaim_core.ops._views import Pads, Pair, pad, shifted_views
 from flaim_core.ops.conv import conv
 
@@ -128,8 +129,8 @@ def _window_counts(windows: int, n: int, window: int, stride: int, counted: Pair
 
 
 def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """Mean over height and width, accumulated in float32."""
-    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+    """Mean over height and width, accumulated in float32 at least."""
+    return jnp.mean(at_least_float32(x), axis=(1, 2)).astype(x.dtype)
 
 
 def global_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:

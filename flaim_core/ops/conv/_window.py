@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -52,8 +51,3 @@ def xla_convolution(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=window.groups,
     )
-
-
-def wider(x: jax.Array) -> jax.numpy.dtype:
-    """The dtype in which sums over x's pixels are kept: float32 for narrower ones."""
-    return jax.numpy.promote_types(x.dtype, jax.numpy.float32)

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 
 from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._no_inline import no_inline
+from flaim_core.ops._precision import accumulation_dtype
 from flaim_core.ops._views import Pair, pad, shifted_views
-from flaim_core.ops.conv._window import Shape, Window, wider
+from flaim_core.ops.conv._window import Shape, Window
 
 # Columns of the cotangent that are summed by one expression; more of them take long to compile.
 _MANY_COLUMNS = 32
@@ -122,7 +123,7 @@ def _sums_over_columns(
     batch, height, _, channels = cotangent.shape
     cut = functools.partial(lax.dynamic_slice, allow_negative_indices=False)
     span = batch, (height - 1) * stride[0] + 1, (width - 1) * dilation[1] + 1, channels
-    total = jnp.zeros((batch, height, width, channels), wider(x))
+    total = jnp.zeros((batch, height, width, channels), accumulation_dtype(x))
     for column in range(terms):
         corner = 0, row * dilation[0], (first + column) * stride[1], 0
         pixels = cut(x, corner, span)[:, :: stride[0], :: dilation[1]]

@@ -8,8 +8,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core.ops._no_inline import no_inline
+from flaim_core.ops._precision import accumulation_dtype
 from flaim_core.ops._views import Pair, pad, pad_rows, shifted_views
-from flaim_core.ops.conv._window import Shape, Window, wider
+from flaim_core.ops.conv._window import Shape, Window
 
 
 def _patches(x: Float[Array, "b h w c"], shape: Shape, window: Window, size: Pair) -> Float[Array, "b h2 w2 khkwc"]:
@@ -45,7 +46,7 @@ def kernel_gradient(
     """The gradient for a kernel of `shape`: the patches of the padded images, a row each, times the cotangent."""
     patches = _patches(x, shape, window, cotangent.shape[1:3])  # type: ignore[arg-type]
     rows = patches.reshape(-1, patches.shape[-1]), cotangent.reshape(-1, shape[-1])
-    product = lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=wider(x))
+    product = lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=accumulation_dtype(x))
     return product.reshape(shape).astype(x.dtype)
 
 
@@ -66,7 +67,7 @@ def kernel_gradients_by_image(
     each i by the cotangent shifted by each j: the one that copies less.
     """
     stride, padding, dilation, _ = window
-    total_dtype = wider(x)
+    total_dtype = accumulation_dtype(x)
     (height, width, channels, features), (out_height, out_width) = shape, cotangent.shape[1:3]
     down, right = ([(i * d // s, i * d % s) for i in range(k)] for k, d, s in zip(shape, dilation, stride))
     columns = out_width + right[-1][0]
