@@ -43,8 +43,10 @@ class Output(NamedTuple):
 class Call(NamedTuple):
     """One call of a kernel: the function under the decorator, its path and options.
 
-    `producer` is the index, in the list of all calls, of the innermost one that returned the very array that this one
-    was given; None where none did. `uses` counts the calls that were given what this one returned.
+    `x` is its input and `args` are the other positional arguments. Of arrays shape and dtype are kept; the same array
+    is the same object in every call. `producer` is the index, in the list of all calls, of the innermost one that
+    returned the very array that this one was given; None where none did. `uses` counts the calls that were given what
+    this one returned.
     """
 
     function: Callable
@@ -52,6 +54,8 @@ class Call(NamedTuple):
     options: Mapping[str, Any]
     producer: int | None
     uses: int = 0
+    x: Any = None
+    args: tuple = ()
 
 
 @dataclass
@@ -79,6 +83,7 @@ class _Run:
     blocks: dict[tuple, Recomputed] = field(default_factory=dict)
     calls: list[Call] | None = None
     produced: dict[int, tuple[int, Any]] = field(default_factory=dict)
+    described: dict[int, tuple[Any, jax.ShapeDtypeStruct]] = field(default_factory=dict)
 
     def fork(self, **changes) -> "_Run":
         """A run with the same options and collectors of its own."""
@@ -353,11 +358,24 @@ def _recorded_call(fn: Callable, scope: Scope, args: tuple, kwargs: dict) -> Any
     run, (producer, _) = scope._run, scope._run.produced.get(id(args[0]), (None, None))
     assert run.calls is not None
     value = fn(scope, *args, **kwargs)
-    run.calls.append(Call(inspect.unwrap(fn), "/".join(scope.path), kwargs, producer))
+    (x, *rest), options = _described(run, (args, kwargs))
+    run.calls.append(Call(inspect.unwrap(fn), "/".join(scope.path), options, producer, x=x, args=tuple(rest)))
     if producer is not None:
         run.calls[producer] = run.calls[producer]._replace(uses=run.calls[producer].uses + 1)
     run.produced.setdefault(id(value), (len(run.calls) - 1, value))  # the value too, so that its id stays its own
     return value
+
+
+def _described(run: _Run, values: Any) -> Any:
+    """`values` with shape and dtype in the place of each traced array."""
+
+    def describe(value):
+        if not isinstance(value, jax.core.Tracer):
+            return value
+        known = value, jax.ShapeDtypeStruct(value.shape, value.dtype)  # the array too, so that its id stays its own
+        return run.described.setdefault(id(value), known)[1]
+
+    return jax.tree.map(describe, values)
 
 
 def _is_compiled(x: Any) -> bool:
