@@ -64,6 +64,7 @@ class _Run:
 
     abstract: bool = False
     training: bool = False
+    use_running_average: bool | None = None
     dtype: Any = None
     key: PRNGKeyArray | Callable[[], PRNGKeyArray] | None = None
     root: Path = ()
@@ -118,8 +119,13 @@ class Scope:
 
     @property
     def training(self) -> bool:
-        """Whether dropout drops and batch norm uses the batch's statistics."""
+        """Whether dropout drops and, unless `apply` says otherwise, batch norm uses the batch's statistics."""
         return self._run.training
+
+    @property
+    def use_running_average(self) -> bool:
+        """Whether batch norm uses running statistics and leaves them as they are: where not training, unless said."""
+        return not self._run.training if self._run.use_running_average is None else self._run.use_running_average
 
     @property
     def axis_name(self) -> Any:
@@ -454,6 +460,7 @@ def apply(
     variables: Mapping,
     *args,
     training: bool = False,
+    use_running_average: bool | None = None,
     rng: PRNGKeyArray | None = None,
     capture: str | None = None,
     dtype: Any = None,
@@ -469,6 +476,8 @@ def apply(
         fn: A kernel; `args` are its arrays and `kwargs` its options.
         variables: `{"params": ..., "batch_stats": ...}`, or a plain tree of parameters.
         training: Batch statistics instead of running ones, dropout.
+        use_running_average: Whether batch norm uses running statistics and leaves them as they are, whatever `training`
+            says: True for frozen batch norm in training.
         rng: Key for dropout and stochastic depth.
         capture: Shell-style pattern of the intermediates to keep, `"*"` for all, `"stage_*"`.
         dtype: Compute dtype, by default that of the first floating array in `args`. Parameters stay as stored and are
@@ -487,6 +496,7 @@ def apply(
     replaced = {tuple(path.split("/")): module for path, module in (modules or {}).items()}
     run = _Run(
         training=training,
+        use_running_average=use_running_average,
         dtype=dtype,
         key=rng,
         capture=capture,

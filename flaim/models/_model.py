@@ -96,6 +96,7 @@ class Model:
         x: Array | np.ndarray,
         *,
         training: bool = False,
+        use_running_average: bool | None = None,
         rng: PRNGKeyArray | None = None,
         capture: str | None = None,
         axis_name: Any = None,
@@ -122,6 +123,7 @@ class Model:
                 variables,
                 x,
                 training=training,
+                use_running_average=use_running_average,
                 rng=rng,
                 capture=capture,
                 dtype=self.dtype,
@@ -132,7 +134,8 @@ class Model:
             )
 
         try:
-            pieces = 1 if training or modules else pieces_of(x, jax.tree.leaves(variables))
+            whole = training or modules or use_running_average is False
+            pieces = 1 if whole else pieces_of(x, jax.tree.leaves(variables))
             if pieces == 1:
                 return run(x, variables, rng)
             output = in_pieces(lambda *inputs: run(*inputs)._replace(batch_stats={}), x, variables, rng, pieces=pieces)

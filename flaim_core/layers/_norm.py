@@ -56,7 +56,8 @@ def batch_norm(
     """Normalise each channel by the batch's statistics in training, by running ones in inference.
 
     Leaves: `scale`, `bias`; running statistics `mean`, `var`, which move by `momentum` towards the batch's mean and
-    unbiased variance, as in torch. Under a mapped axis (`apply(axis_name=...)`) the batch is the whole axis.
+    unbiased variance, as in torch; `apply(use_running_average=True)` freezes them. Under a mapped axis
+    (`apply(axis_name=...)`) the batch is the whole axis.
     Ioffe and Szegedy, "Batch Normalization" (2015).
     """
     features = x.shape[-1]
@@ -65,7 +66,7 @@ def batch_norm(
     scale = scope.param("scale", (features,), scale_init, dtype=jnp.float32)
     bias = scope.param("bias", (features,), initializers.zeros, dtype=jnp.float32)
     wide = x.astype(jnp.float32)
-    if scope.training:
+    if not scope.use_running_average:
         axes, count = tuple(range(x.ndim - 1)), x.size // features
         mean = jnp.mean(wide, axes)
         if scope.axis_name is not None:
