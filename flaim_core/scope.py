@@ -8,9 +8,10 @@ that knows its path. The same function is run on arrays (`apply`, or a direct ca
 abstract values, only records what it declares (`spec`, `init`).
 """
 
+import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ class _Run:
     axis_name: Any = None
     modules: Mapping[Path, Callable] = field(default_factory=dict)
     substitutes: Mapping[Path, Callable] = field(default_factory=dict)
+    replaced: set[Path] = field(default_factory=set)
 
     leaves: dict[Path, Leaf] = field(default_factory=dict)
     updates: dict[Path, Array] = field(default_factory=dict)
@@ -320,6 +322,7 @@ def kernel(fn: Callable) -> Callable:
         if run.abstract:
             return _abstract_call(fn, scope, args, kwargs)
         if scope.path in run.modules:
+            run.replaced.add(scope.path)
             return run.modules[scope.path](args[0])
         with jax.named_scope(fn.__name__):
             return fn(scope, *args, **kwargs)
@@ -489,7 +492,7 @@ def apply(
 
     Raises:
         LeafError: Leaves are missing or misshapen; all of them are listed.
-        ValueError: A module is to replace a node at which no kernel runs, such as a whole stage.
+        ValueError: A module is to replace a node where no kernel runs: a whole stage, or one that isn't there.
     """
     dtype = jnp.dtype(dtype) if dtype is not None else _float_dtype(args)
     args = jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), args)
@@ -509,16 +512,35 @@ def apply(
     try:
         value = fn(Scope(run, (), params, stats), *args, **kwargs)
     except LeafError as error:
-        everything = mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
-        kernels = {call.path for call in calls(fn, *args, **kwargs)}
-        for path in map("/".join, run.modules):
-            below = [line for line in everything if line.partition("/")[2].startswith(f"{path}/")]
-            if below and path not in kernels:
-                raise ValueError(
-                    f"a module is to replace {path}, where no kernel runs that it could replace; "
-                    "replace the kernels below it, one by one"
-                ) from None
-            everything = [line for line in everything if line not in below]
+        _check_modules(fn, args, kwargs, run.modules)
+        everything = [
+            line
+            for line in mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
+            if not any(line.partition("/")[2].startswith(f"{'/'.join(path)}/") for path in run.modules)
+        ]
         raise LeafError("\n".join(everything or [str(error)])) from None
+    if unused := run.modules.keys() - run.replaced:
+        _check_modules(fn, args, kwargs, unused)
     intermediates = {"/".join(path): captured for path, captured in run.intermediates.items()}
     return Output(value, merge(stats, run.updates), intermediates)
+
+
+def _check_modules(fn: Callable, args: tuple, kwargs: dict, paths: Iterable[Path]) -> None:
+    """Raise ValueError where `fn` runs no kernel at one of the `paths`, where modules are to stand."""
+    kernels = {tuple(call.path.split("/")) for call in calls(fn, *args, **kwargs) if call.path} if paths else set()
+    wrong = []
+    for path in sorted(set(paths) - kernels):
+        message = f"a module is to replace {'/'.join(path)}, where no kernel runs that it could replace"
+        below = sorted({other[: len(path) + 1] for other in kernels if other[: len(path)] == path}, key=_by_number)
+        if below:
+            message += f"; replace what is below it, one by one: {', '.join(map('/'.join, below))}"
+        else:
+            nearest = difflib.get_close_matches("/".join(path), map("/".join, sorted(kernels)), 1, cutoff=0)
+            message += "".join(f"; the nearest kernel is {near}" for near in nearest)
+        wrong.append(message)
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def _by_number(path: Path) -> list:
+    return [(int(name), "") if name.isdigit() else (-1, name) for name in path]

@@ -231,6 +231,22 @@ def test_modules_replace_kernels_at_their_paths(variables, x):
         core.apply(stack, variables, x, scan=True, modules={"blocks/0/fc": lambda x: x})
 
 
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["blocks"], r"to replace blocks, where no kernel .* one by one: blocks/0, blocks/1, blocks/2$"),
+        (["blocks/0/fc1"], r"to replace blocks/0/fc1, where no kernel .*; the nearest kernel is blocks/0/fc$"),
+        (
+            ["haed", "blocks/3/fc", "head"],
+            r"to replace blocks/3/fc.*\n.*to replace haed, .* the nearest kernel is head$",
+        ),
+    ],
+)
+def test_modules_where_no_kernel_runs(paths, message, variables, x):
+    with pytest.raises(ValueError, match=message):
+        core.apply(stack, variables, x, modules=dict.fromkeys(paths, jnp.sin))
+
+
 def test_statistics_over_a_mapped_axis_are_the_batchs(variables, x):
     whole = core.apply(core.batch_norm, core.init(core.batch_norm, jax.random.key(0), X), x, training=True)
     each = jax.vmap(
