@@ -222,7 +222,8 @@ class Scope:
             return self._scan(block, x, n, each, after, kwargs)
         for i in range(n):
             # What differs from block to block cannot change what a block declares, so spec need not tell them apart.
-            options = {name: values[0 if run.abstract else i] for name, values in each.items()}
+            same = run.abstract and run.calls is None
+            options = {name: values[0 if same else i] for name, values in each.items()}
             x = self[i].call(block, x, **options, **kwargs)
             if after is not None:
                 after(i, x)
