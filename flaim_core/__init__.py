@@ -6,6 +6,7 @@ from flaim_core.layers import __all__ as _layers
 from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
 from flaim_core.recompute import recomputed
 from flaim_core.scope import (
+    Call,
     MissingKeyError,
     Output,
     Scope,
@@ -19,6 +20,7 @@ from flaim_core.scope import (
 from flaim_core.tree import flatten, unflatten
 
 __all__ = [
+    "Call",
     "Leaf",
     "LeafError",
     "MissingKeyError",

@@ -99,7 +99,7 @@ def test_display_shows_paths_and_sizes(module, variables, capsys):
     shown = capsys.readouterr().out
     size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert f"ImageModel( # Param: {size:,}" in shown
-    assert "layer1=Node(" in shown and "fc=Linear(" in shown and "shape=(3, 3, 8, 8)" in shown
+    assert "layer1=List(" in shown and "fc=Linear(" in shown and "shape=(3, 3, 8, 8)" in shown
 
 
 def test_the_classifier_is_replaced_by_assignment(module, variables, images, expected):
