@@ -115,6 +115,11 @@ class Site:
         """What to call this place in a message."""
         return self.path or getattr(self.target, "name", None) or self.kind
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names that lead here."""
+        return tuple(filter(None, self.path.split("/")))
+
     def join(self, name: str) -> str:
         """The path of `name` below this one."""
         return f"{self.path}/{name}" if self.path else name
@@ -169,7 +174,7 @@ class Site:
             raise TypeError(f"{self.path}: the kernel takes {' and '.join(missing)} too, which the model computes")
         bound |= {name: value for name, value in options.items() if name not in needed}
         arrays = {name: options[name] for name in needed}
-        names = tuple(filter(None, self.path.split("/")))
+        names = self.parts
 
         def run(scope: core.Scope, x: Any, arrays: Mapping) -> Any:
             if isinstance(self.target, Model) and self.target.fused:

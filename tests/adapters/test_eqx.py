@@ -101,7 +101,7 @@ def test_tree_at_on_a_leaf(module, state, images, expected):
     assert not where(changed).any() and where(module).any()
     assert not np.array_equal(run(changed, images, state)[0], expected)
     assert not adapter.to_variables(changed, state)["params"]["layer1"]["1"]["conv1"]["kernel"].any()
-    with pytest.raises(AttributeError, match="Node has no attribute 'conv9'"):
+    with pytest.raises(AttributeError, match="Block has no attribute 'conv9'"):
         eqx.tree_at(lambda m: m.layer1[1].conv9, module, 0)
     with pytest.raises(IndexError, match="no node 2"):
         eqx.tree_at(lambda m: m.layer1[2], module, 0)

@@ -13,7 +13,7 @@ from flaim.adapters.eqx._module import KernelModule
 class LayerModule(KernelModule):
     """A kernel as an Equinox module."""
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         x: Float[Array, "..."],
         state: eqx.nn.State | None = None,
