@@ -116,6 +116,11 @@ class Site:
         return self.path or getattr(self.target, "name", None) or self.kind
 
     @property
+    def has_norms(self) -> bool:
+        """Whether batch norm runs here or below."""
+        return any(f"{norm}/".startswith(f"{self.path}/") for norm in self.record.norms)
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The names that lead here."""
         return tuple(filter(None, self.path.split("/")))

@@ -100,11 +100,7 @@ class Node(eqx.Module):
         site = self._site
         if site.call is not None and inference is None and site.path in site.record.modal:
             raise TypeError(f"{site.path} runs otherwise in training: call it with inference=True or False")
-        if (
-            site.call is not None
-            and state is None
-            and any(f"{norm}/".startswith(f"{site.path}/") for norm in site.record.norms)
-        ):
+        if site.call is not None and state is None and site.has_norms:
             raise ValueError(f"{site.path} has running statistics: call it with the model's state")
         variables, modules = split(self)
         entry = None
