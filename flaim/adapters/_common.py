@@ -141,10 +141,11 @@ def show_options(cls: type, kernel: Callable, *, first: list, last: list, arrays
     return cls
 
 
-def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty, *, keyword: bool = True) -> Any:
-    """A parameter of a signature."""
+def parameter(name: str, annotation: Any, *default: Any, keyword: bool = True) -> inspect.Parameter:
+    """A parameter of a signature, with a default or without."""
     kind = inspect.Parameter.KEYWORD_ONLY if keyword else inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+    found = inspect.Parameter(name, kind, annotation=annotation)
+    return found.replace(default=default[0]) if default else found
 
 
 def check_axes(kernel: Callable, name: str, shape: tuple[int, ...], *, samples: bool = False) -> None:

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import wadler_lindig as wl
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.adapters._common import asking_for_key
@@ -84,7 +84,7 @@ class Node(eqx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "..."],
+        x: Any,
         state: eqx.nn.State | None = None,
         *,
         key: PRNGKeyArray | None = None,
@@ -155,7 +155,10 @@ def run(
 ) -> core.Output:
     """Apply `target`, a `Model`, a layer or a site in them, to a batch or to a single sample."""
     if single:
-        x, arrays = x[None], {name: v[None] if getattr(v, "ndim", 0) else v for name, v in arrays.items()}
+        x, arrays = (
+            jax.tree.map(lambda leaf: leaf[None], x),
+            {name: v[None] if getattr(v, "ndim", 0) else v for name, v in arrays.items()},
+        )
     prefix = target.join if isinstance(target, Site) else str
     options["axis_name"] = axis_name if single else None
     with asking_for_key("key=jax.random.key(...)"):

@@ -23,10 +23,9 @@ class TransformedModel(hk.TransformedWithState):
 def wrap(model: Model, variables: dict) -> tuple[TransformedModel, dict, dict]:
     """A framework-free model as a transformed function, and its variables as parameters and state.
 
-    `apply(params, state, rng, x, is_training=False, use_running_average=None, axis_name=None, capture=None)` returns the
-    value and the new state; with `capture`, a pattern such as `"stage_*"`, the first is `(value, intermediates)`. With
-    `use_running_average=True` batch norm stays as it is in training; `axis_name` is a mapped axis whose members form one
-    batch. `init` runs no forward pass.
+    `apply(params, state, rng, x, is_training=False)` returns the value and the new state. `use_running_average=True`
+    leaves batch norm as it is in training; `axis_name` is a mapped axis whose members form one batch; with `capture`, a
+    pattern such as `"stage_*"`, the first is `(value, intermediates)`. `init` runs no forward pass.
     """
     name = _name(model)
 

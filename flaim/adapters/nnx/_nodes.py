@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.adapters._common import Layer, asking_for_key
@@ -110,7 +110,7 @@ class Node(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "..."],
+        x: Any,
         *,
         deterministic: bool | None = None,
         use_running_average: bool | None = None,
