@@ -1,7 +1,8 @@
 """The same kernel declared (`spec`, `shapes`, `init`), run (`apply`) and recorded (`calls`)."""
 
+import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from flaim_core import _jax
 from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
 from flaim_core.run import Options, Reading, Replacement, Run
 from flaim_core.scope import PARAMS, STATS, Scope, collections_of, float_dtype
@@ -24,18 +26,20 @@ class Output(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of a kernel: the function under the decorator, its path, arguments after x, and options.
+    """One call of a kernel: the function under the decorator, its path and options.
 
-    `producer` is the index, in the list of all calls, of the innermost call that returned this one's x; None where none
-    did. `uses` counts the calls that were given what this one returned.
+    `x` is its input and `args` are the other positional arguments. Of arrays shape and dtype are kept; the same array
+    is the same object in every call. `producer` is the index, in the list of all calls, of the innermost call that
+    returned this one's x; None where none did. `uses` counts the calls that were given what this one returned.
     """
 
     function: Callable
     path: str
-    args: tuple
     options: Mapping[str, Any]
     producer: int | None
     uses: int = 0
+    x: Any = None
+    args: tuple = ()
 
 
 class Declare(Reading):
@@ -100,17 +104,30 @@ class Record(Declare):
     def __init__(self, options: Options):
         super().__init__(options)
         self.calls: list[Call] = []
+        # What was seen, by id; each array is kept, so that no other one gets its id.
         self._produced: dict[int, tuple[int, Any]] = {}
+        self._described: dict[int, tuple[Any, jax.ShapeDtypeStruct]] = {}
+
+    def stack(self, block, scope, x, n, each, after, kwargs):
+        """Call equal blocks, each with its own options."""
+        return Reading.stack(self, block, scope, x, n, each, after, kwargs)
 
     def call(self, fn, scope, args, kwargs):
         """Trace `fn` and record the call, after those that it makes itself."""
         producer, _ = self._produced.get(id(args[0]), (None, None))
         value = fn(scope, *args, **kwargs)
-        self.calls.append(Call(inspect.unwrap(fn), "/".join(scope.path), args[1:], kwargs, producer))
+        (x, *rest), options = jax.tree.map(self._describe, (args, kwargs))
+        self.calls.append(Call(inspect.unwrap(fn), "/".join(scope.path), options, producer, x=x, args=tuple(rest)))
         if producer is not None:
             self.calls[producer] = self.calls[producer]._replace(uses=self.calls[producer].uses + 1)
-        self._produced.setdefault(id(value), (len(self.calls) - 1, value))  # the value keeps its id from being reused
+        self._produced.setdefault(id(value), (len(self.calls) - 1, value))
         return value
+
+    def _describe(self, value: Any) -> Any:
+        """A traced array's shape and dtype; anything else as it is."""
+        if not isinstance(value, _jax.Tracer):
+            return value
+        return self._described.setdefault(id(value), (value, jax.ShapeDtypeStruct(value.shape, value.dtype)))[1]
 
 
 def _shape_of(value: Any) -> Any:
@@ -167,6 +184,7 @@ def apply(
     variables: Mapping,
     *args,
     training: bool = False,
+    use_running_average: bool | None = None,
     rng: PRNGKeyArray | None = None,
     capture: str | None = None,
     dtype: Any = None,
@@ -182,6 +200,8 @@ def apply(
         fn: A kernel; `args` are its arrays and `kwargs` its options.
         variables: `{"params": ..., "batch_stats": ...}`, or a plain tree of parameters.
         training: Batch statistics instead of running ones, dropout.
+        use_running_average: Whether batch norm uses running statistics and leaves them as they are, whatever `training`
+            says: True for frozen batch norm in training.
         rng: Key for dropout and stochastic depth.
         capture: Shell-style pattern of the intermediates to keep: `"stage_*"`; `"*"` for every feature map. Attention
             weights, large and computed on purpose, are kept where another pattern matches them: `"*attn*"` gives
@@ -195,7 +215,7 @@ def apply(
 
     Raises:
         LeafError: Leaves are missing or misshapen; all of them are listed.
-        ValueError: A module is to replace a node at which no kernel runs, such as a whole stage.
+        ValueError: A module is to replace a node where no kernel runs: a whole stage, or one that isn't there.
     """
     dtype = jnp.dtype(dtype) if dtype is not None else float_dtype(args)
     args = jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), args)
@@ -203,6 +223,7 @@ def apply(
     reading = Run(
         Options(
             training=training,
+            use_running_average=use_running_average,
             dtype=dtype,
             key=rng,
             capture=capture,
@@ -216,17 +237,15 @@ def apply(
     try:
         value = fn(Scope(reading, (), params, stats), *args, **kwargs)
     except LeafError as error:
-        everything = mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
-        kernels = {call.path for call in calls(fn, *args, **kwargs)}
-        for path in map("/".join, replaced):
-            below = [line for line in everything if line.partition("/")[2].startswith(f"{path}/")]
-            if below and path not in kernels:
-                raise ValueError(
-                    f"a module is to replace {path}, where no kernel runs that it could replace; "
-                    "replace the kernels below it, one by one"
-                ) from None
-            everything = [line for line in everything if line not in below]
+        _check_replaced(fn, args, kwargs, replaced)
+        everything = [
+            line
+            for line in mismatches(spec(fn, *args, **kwargs), {PARAMS: params, STATS: stats})
+            if not any(line.partition("/")[2].startswith(f"{'/'.join(path)}/") for path in replaced)
+        ]
         raise LeafError("\n".join(everything or [str(error)])) from None
+    if unused := replaced.keys() - reading.collected.called:
+        _check_replaced(fn, args, kwargs, unused)
     intermediates = {"/".join(path): captured for path, captured in reading.collected.intermediates.items()}
     return Output(value, merge(stats, reading.collected.updates), intermediates)
 
@@ -234,3 +253,24 @@ def apply(
 def _calling(module: Callable) -> Replacement:
     """A module in the place of a kernel: it has its own leaves, and may have effects."""
     return Replacement(lambda scope, x: module(x), True)
+
+
+def _check_replaced(fn: Callable, args: tuple, kwargs: dict, paths: Iterable[Path]) -> None:
+    """Raise ValueError where `fn` runs no kernel at one of the `paths`, where modules are to stand."""
+    kernels = {tuple(call.path.split("/")) for call in calls(fn, *args, **kwargs) if call.path} if paths else set()
+    wrong = []
+    for path in sorted(set(paths) - kernels):
+        message = f"a module is to replace {'/'.join(path)}, where no kernel runs that it could replace"
+        below = sorted({other[: len(path) + 1] for other in kernels if other[: len(path)] == path}, key=_by_number)
+        if below:
+            message += f"; replace what is below it, one by one: {', '.join(map('/'.join, below))}"
+        else:
+            nearest = difflib.get_close_matches("/".join(path), map("/".join, sorted(kernels)), 1, cutoff=0)
+            message += "".join(f"; the nearest kernel is {near}" for near in nearest)
+        wrong.append(message)
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def _by_number(path: Path) -> list:
+    return [(int(name), "") if name.isdigit() else (-1, name) for name in path]

@@ -30,6 +30,7 @@ class Options:
     """What a run is told. `key` is that of the node at `root`; `in_block` says that a block runs as a pure function."""
 
     training: bool = False
+    use_running_average: bool | None = None
     dtype: Any = None
     key: PRNGKeyArray | Callable[[], PRNGKeyArray] | None = None
     root: Path = ()

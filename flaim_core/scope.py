@@ -51,13 +51,19 @@ class Scope:
 
     @property
     def training(self) -> bool:
-        """Whether dropout drops and batch norm uses the batch's statistics."""
+        """Whether dropout drops and, unless `apply` says otherwise, batch norm uses the batch's statistics."""
         return self._reading.options.training
 
     @property
     def computes(self) -> bool:
         """False where a kernel only declares its leaves: its value then counts by shape and dtype alone."""
         return self._reading.computes
+
+    @property
+    def use_running_average(self) -> bool:
+        """Whether batch norm uses running statistics and leaves them as they are: where not training, unless said."""
+        options = self._reading.options
+        return not options.training if options.use_running_average is None else options.use_running_average
 
     @property
     def axis_name(self) -> Any:

@@ -59,6 +59,7 @@ class Layer:
         x: Array,
         *,
         training: bool = False,
+        use_running_average: bool | None = None,
         rng: PRNGKeyArray | None = None,
         capture: str | None = None,
         axis_name: Any = None,
@@ -72,6 +73,7 @@ class Layer:
             x,
             arrays,
             training=training,
+            use_running_average=use_running_average,
             rng=rng,
             capture=capture,
             axis_name=axis_name,
@@ -119,6 +121,48 @@ def parameters(kernel: Callable) -> dict[str, inspect.Parameter]:
     """What a kernel takes after its scope and its first input; inputs that are arrays in every call left out."""
     _, _, *rest = inspect.signature(kernel).parameters.values()
     return {p.name: p for p in rest if not hasattr(p.annotation, "array_type")}
+
+
+def show_options(cls: type, kernel: Callable, *, first: list, last: list, arrays: bool) -> type:
+    """`cls`, a layer, with a signature that lists the kernel's options between the parameters `first` and `last`.
+
+    With `arrays` inputs beside the first are among them.
+    """
+    _, _, *rest = inspect.signature(kernel).parameters.values()
+    options = [p for p in rest if p.name in parameters(kernel)]
+    if arrays:
+        options += [p.replace(kind=p.KEYWORD_ONLY) for p in rest if p not in options]
+    shown = sorted([*first, *options, *last], key=lambda p: p.kind)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    init: Any = cls.__init__  # type: ignore[misc]
+    init.__signature__ = inspect.Signature([itself, *shown])
+    if not hasattr(type(cls), "__signature__"):  # Equinox's classes take theirs from `__init__`
+        cls.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    return cls
+
+
+def parameter(name: str, annotation: Any, *default: Any, keyword: bool = True) -> inspect.Parameter:
+    """A parameter of a signature, with a default or without."""
+    kind = inspect.Parameter.KEYWORD_ONLY if keyword else inspect.Parameter.POSITIONAL_OR_KEYWORD
+    found = inspect.Parameter(name, kind, annotation=annotation)
+    return found.replace(default=default[0]) if default else found
+
+
+def check_axes(kernel: Callable, name: str, shape: tuple[int, ...], *, samples: bool = False) -> None:
+    """Raise ValueError where an example of the kernel's first input hasn't the axes that the kernel names.
+
+    With `samples` the example is without the batch's axis.
+    """
+    _, x, *_ = inspect.signature(kernel).parameters.values()
+    axes = getattr(x.annotation, "dim_str", "...").split()
+    open_ended = any(axis[0] in "*." for axis in axes)
+    if samples and not open_ended:
+        axes = axes[1:]
+    fixed = [axis for axis in axes if axis[0] not in "*."]
+    if len(shape) < len(fixed) or (len(shape) > len(fixed) and not open_ended):
+        raise ValueError(
+            f"{name} takes an example of its first input, an array or a shape ({', '.join(axes)}), got shape {shape}"
+        )
 
 
 def split_options(kernel: Callable, args: tuple, options: Mapping) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,8 +23,14 @@ class Mode(NamedTuple):
     """What of a call is not an array."""
 
     training: bool
+    use_running_average: bool | None
     capture: str | None
     axis_name: Any
+
+    @property
+    def updates_statistics(self) -> bool:
+        """Whether batch norm has new running statistics."""
+        return self.training if self.use_running_average is None else not self.use_running_average
 
 
 def run(
@@ -40,7 +46,7 @@ def run(
     if not eager or modules or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _trace(model, variables, x, rng, mode, modules)
     output = _compiled(model, mode)(variables, x, rng)
-    stats = output.batch_stats if mode.training else variables.get("batch_stats", {})
+    stats = output.batch_stats if mode.updates_statistics else variables.get("batch_stats", {})
     return core.Output(output.value, stats, dict(output.intermediates))
 
 
@@ -48,7 +54,7 @@ def run(
 def _compiled(model: "Model", mode: Mode) -> Callable:
     def call(variables: Mapping, x: Any, rng: PRNGKeyArray | None) -> core.Output:
         output = _trace(model, variables, x, rng, mode, None)
-        stats = output.batch_stats if mode.training else {}
+        stats = output.batch_stats if mode.updates_statistics else {}
         return core.Output(output.value, stats, OrderedDict(output.intermediates))  # which keeps its order
 
     call.__name__ = model.name
@@ -69,6 +75,7 @@ def _trace(
             variables,
             x,
             training=mode.training,
+            use_running_average=mode.use_running_average,
             rng=rng,
             capture=mode.capture,
             axis_name=mode.axis_name,
@@ -78,7 +85,7 @@ def _trace(
             modules=modules,
         )
 
-    parts = 1 if mode.training or modules else microbatches(x, jax.tree.leaves(variables))
+    parts = 1 if mode.training or mode.updates_statistics or modules else microbatches(x, jax.tree.leaves(variables))
     if parts == 1:
         return apply(x, variables, rng)
 

@@ -106,6 +106,7 @@ class Model:
         x: Array | np.ndarray,
         *,
         training: bool = False,
+        use_running_average: bool | None = None,
         rng: PRNGKeyArray | None = None,
         capture: str | None = None,
         axis_name: Any = None,
@@ -132,7 +133,7 @@ class Model:
         if isinstance(x.shape[0], int) and x.shape[0] == 0:
             return self._nothing(variables, x, training=training, rng=rng, capture=capture, modules=modules)
         try:
-            return run(self, variables, x, rng, Mode(training, capture, axis_name), modules)
+            return run(self, variables, x, rng, Mode(training, use_running_average, capture, axis_name), modules)
         except ValueError as error:
             if x.shape[1:3] == self.input_size or isinstance(error, core.ops.SizeError):
                 raise

@@ -57,7 +57,8 @@ def batch_norm(
     """Normalise each channel by the batch's statistics in training, by running ones in inference.
 
     Leaves: `scale`, `bias`; running statistics `mean`, `var`, which move by `momentum` towards the batch's mean and
-    unbiased variance, as in torch. Under a mapped axis (`apply(axis_name=...)`) the batch is the whole axis.
+    unbiased variance, as in torch; `apply(use_running_average=True)` freezes them. Under a mapped axis
+    (`apply(axis_name=...)`) the batch is the whole axis.
     Ioffe and Szegedy, "Batch Normalization" (2015).
     """
     features = x.shape[-1]
@@ -69,7 +70,7 @@ def batch_norm(
     bias = scope.param("bias", (features,), initializers.zeros, dtype=wide.dtype)
     if not scope.computes:  # of all kernels the one that is called most, and its value is like x
         return x
-    if scope.training:
+    if not scope.use_running_average:
         axes, count = tuple(range(x.ndim - 1)), x.size // features
         old_mean, old_var, mean = mean, var, jnp.mean(wide, axes)
         if scope.axis_name is not None:

@@ -67,6 +67,13 @@ def expected_training(model, variables, images):
 
 
 @pytest.fixture(scope="session")
+def expected_frozen(model, variables, images):
+    """The framework-free model's logits in training with frozen batch norm, with the key 7."""
+    train = jax.jit(lambda v, x, key: model.apply(v, x, training=True, use_running_average=True, rng=key).value)
+    return train(variables, images, jax.random.key(7))
+
+
+@pytest.fixture(scope="session")
 def expected_intermediates(model, variables, images):
     """The framework-free model's intermediates."""
     return jax.jit(lambda v, x: model.apply(v, x, capture="*").intermediates)(variables, images)

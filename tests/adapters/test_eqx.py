@@ -1,5 +1,7 @@
 """The Equinox adapter, as Equinox's users use it."""
 
+import pickle
+
 import chex
 import equinox as eqx
 import jax
@@ -11,6 +13,8 @@ import pytest
 import flaim_core as core
 from flaim.adapters import eqx as adapter
 from flaim.models import Model
+from tests.models.test_properties import images as images_for
+from tests.models.test_properties import small
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def test_tree_at_on_a_leaf(module, state, images, expected):
     assert not where(changed).any() and where(module).any()
     assert not np.array_equal(run(changed, images, state)[0], expected)
     assert not adapter.to_variables(changed, state)["params"]["layer1"]["1"]["conv1"]["kernel"].any()
-    with pytest.raises(AttributeError, match="Node has no attribute 'conv9'"):
+    with pytest.raises(AttributeError, match="Block has no attribute 'conv9'"):
         eqx.tree_at(lambda m: m.layer1[1].conv9, module, 0)
     with pytest.raises(IndexError, match="no node 2"):
         eqx.tree_at(lambda m: m.layer1[2], module, 0)
@@ -160,3 +164,154 @@ def test_a_model_without_statistics_needs_no_axis(images):
     module = eqx.nn.inference_mode(module, False)
     assert run(module, images[0], state)[0].shape == (2,)
     assert list(adapter.to_variables(module, state)) == ["params"]
+
+
+def test_a_replaced_head_gets_a_key(module, state, images):
+    head = eqx.nn.Sequential([eqx.nn.Dropout(0.5), eqx.nn.Linear(8, 3, key=jax.random.key(0))])
+    stem = lambda x: x[::2, ::2, :1] * jnp.ones(8)  # noqa: E731 -- takes no key
+    module = eqx.nn.inference_mode(eqx.tree_at(lambda m: (m.head.fc, m.stem), module, (head, stem)), False)
+    same = jnp.stack([images[0]] * 4)
+
+    @eqx.filter_jit
+    def logits_of(module, key):
+        return module(same, state, key=key)[0]
+
+    first = logits_of(module, jax.random.key(0))
+    assert len(np.unique(first[:, 0])) == 4
+    np.testing.assert_array_equal(first, logits_of(module, jax.random.key(0)))
+    assert not np.array_equal(first, logits_of(module, jax.random.key(1)))
+
+
+def test_equinoxs_own_convolution_takes_a_place(module, state, images, expected):
+    def where(m):
+        return m.layer1[1].conv1
+
+    own = eqx.nn.Conv2d(8, 8, 3, padding=1, use_bias=False, key=jax.random.key(0))
+    own = eqx.tree_at(lambda conv: conv.weight, own, where(module).kernel.transpose(3, 2, 0, 1))
+    logits, state = run(eqx.tree_at(where, module, own), images, state)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    narrow = eqx.tree_at(where, module, eqx.nn.Conv2d(4, 8, 3, padding=1, key=jax.random.key(0)))
+    with pytest.raises(ValueError, match="feature dimension") as error:
+        eqx.filter_eval_shape(narrow, images, state)
+    notes = "".join(error.value.__notes__)
+    assert "the Conv2d at layer1/1/conv1: it is given single samples, channels last, of shape (4, 4, 8) here" in notes
+    with pytest.raises(ValueError, match=r"to replace layer1, where no kernel runs .* layer1/0, layer1/1"):
+        eqx.filter_eval_shape(eqx.tree_at(lambda m: m.layer1, module, eqx.nn.Identity()), images, state)
+
+
+def test_nodes_can_be_called(module, state, images, expected_intermediates):
+    @eqx.filter_jit
+    def blocks(module, x, state):
+        x = module.stem(x) + module.offset
+        for block in module.layer1:
+            x, state = block(x, state, inference=True)
+        return x, module.layer1[-1].conv1(x[0])
+
+    x, one = blocks(module, images, state)
+    np.testing.assert_allclose(x, expected_intermediates["stage_1"], rtol=1e-5, atol=1e-6)
+    assert len(module.layer1) == 2 and one.shape == (4, 4, 8)
+    with pytest.raises(TypeError, match="layer1/1 runs otherwise in training: call it with inference=True or False"):
+        module.layer1[1](x, state)
+    with pytest.raises(ValueError, match="layer1/1 has running statistics: call it with the model's state"):
+        module.layer1[1](x, inference=True)
+    with pytest.raises(TypeError, match="no kernel runs at layer1"):
+        module.layer1(x)
+
+
+def test_nodes_train(module, state, images):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 4, 4, 8)), jnp.float32)
+    before = adapter.to_variables(module, state)["batch_stats"]["layer1"]
+    train = eqx.filter_jit(lambda block, x, state, key: block(x, state, key=key, inference=False))
+    _, state = train(module.layer1[1], x, state, jax.random.key(0))
+    after = adapter.to_variables(module, state)["batch_stats"]["layer1"]
+    chex.assert_trees_all_equal(before["0"], after["0"])
+    mean = jnp.mean(module.layer1[1].conv1(x), (0, 1, 2))
+    np.testing.assert_allclose(after["1"]["bn1"]["mean"], 0.9 * before["1"]["bn1"]["mean"] + 0.1 * mean, rtol=1e-5)
+
+
+def test_nodes_are_called_after_kernels_and_pickle(module, state, images, expected):
+    printed = eqx.tree_pformat(module)
+    assert all(text in printed for text in ("layer1=List(", "0=Block(", "bn1=BatchNorm(", "fc=Linear(", "head=Group("))
+    again = pickle.loads(pickle.dumps(module))
+    assert jax.tree.structure(again) == jax.tree.structure(module)
+    np.testing.assert_array_equal(run(again, images, state)[0], expected)
+
+
+def test_frozen_batch_norm(module, variables, state, images, expected_frozen):
+    module, key = eqx.nn.inference_mode(module, False), jax.random.key(7)
+    frozen = eqx.filter_jit(lambda m, x, state: m(x, state, key=key, use_running_average=True))
+    logits, new = frozen(module, images, state)
+    output = jax.jit(lambda v, x: model.apply(v, x, training=True, use_running_average=True, rng=key))(
+        variables, images
+    )
+    np.testing.assert_array_equal(logits, output.value)
+    chex.assert_trees_all_equal(adapter.to_variables(module, new), variables)
+
+
+def still(model):
+    """The model without dropping: single images and batches draw different masks."""
+    return model.replace(config=(("depth", 1), ("drop_rate", 0.0)))
+
+
+def gradients_of(run, module, state):
+    """Value, state and gradients of a loss of what `run(module, state)` gives."""
+
+    def loss(module, state):
+        logits, state = run(module, state)
+        return jnp.mean(logits**2), (logits, state)
+
+    (_, aux), gradients = eqx.filter_value_and_grad(loss, has_aux=True)(module, state)
+    return aux, gradients
+
+
+def test_gradients_of_single_images_are_the_batchs(model, variables, images):
+    module, state = adapter.wrap(still(model), variables)
+    module = eqx.nn.inference_mode(module, False)
+
+    @eqx.filter_jit
+    def mapped(module, state):
+        call = lambda m, s: jax.vmap(m, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(images, s)  # noqa: E731
+        return gradients_of(call, module, state)
+
+    @eqx.filter_jit
+    def whole(module, state):
+        return gradients_of(lambda m, s: m(images, s), module, state)
+
+    (logits, new), gradients = mapped(module, state)
+    (expected, statistics), reference = whole(module, state)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    for found, right in ((new, statistics), (gradients, reference)):
+        chex.assert_trees_all_close(jax.tree.leaves(found), jax.tree.leaves(right), rtol=1e-4, atol=1e-5)
+
+
+def test_ensembles_of_single_images(model, variables, images):
+    module, state = adapter.wrap(still(model), variables)
+    arrays, static = eqx.partition((eqx.nn.inference_mode(module, False), state), eqx.is_array)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), arrays)
+
+    @jax.jit
+    def run(stacked):
+        def one(arrays):
+            module, state = eqx.combine(arrays, static)
+            return jax.vmap(module, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(images, state)
+
+        logits, state = jax.vmap(one)(stacked)
+        return logits, jax.tree.leaves(state)
+
+    logits, stats = run(stacked)
+    expected, new = eqx.filter_jit(lambda m, s: m(images, s))(eqx.nn.inference_mode(module, False), state)
+    np.testing.assert_allclose(logits[0], expected, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close([leaf[0] for leaf in stats], jax.tree.leaves(new), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["densenet", "efficientnet", "maxvit", "mobilenetv3", "nasnet", "resnet", "vgg"])
+def test_training_on_single_images_in_every_family_with_batch_norm(family):
+    model = small(family)
+    x, (module, state) = images_for(model), adapter.wrap(model, model.init(jax.random.key(0)))
+    module = eqx.nn.inference_mode(module, False)
+    call = lambda m, s: jax.vmap(m, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(x, s)  # noqa: E731
+    step = eqx.filter_jit(lambda module, state: gradients_of(call, module, state))
+    (logits, new), gradients = eqx.filter_eval_shape(step, module, state)
+    assert logits.shape == (2, 7)
+    chex.assert_trees_all_equal_shapes(jax.tree.leaves(new), jax.tree.leaves(state))
+    chex.assert_trees_all_equal_shapes(jax.tree.leaves(gradients), jax.tree.leaves(eqx.filter(module, eqx.is_array)))

@@ -10,6 +10,12 @@ import pytest
 
 import flaim_core as core
 from flaim.adapters import haiku as adapter
+from flaim.models import Model
+
+
+@core.kernel
+def plain(scope, x, *, n_classes):
+    return core.classifier(scope["fc"], core.ops.global_avg_pool(x), n_classes)
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +130,31 @@ def test_a_module_called_twice_shares_its_parameters(images):
     nested = adapter.to_variables(params, {})["params"]
     expected = core.attention(nested, core.attention(nested, tokens, num_heads=2), num_heads=2)
     np.testing.assert_allclose(transformed.apply(params, tokens), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_haikus_own_tools(wrapped, images, expected):
+    transformed, params, state = wrapped
+    logits, _ = jax.jit(hk.without_apply_rng(transformed).apply)(params, state, images)
+    np.testing.assert_array_equal(logits, expected)
+    table = hk.experimental.tabulate(transformed)(images)
+    assert "tiny (ImageModel)" in table and "f32[4,5]" in table and "offset: f32[8]" in table
+    with pytest.raises(ValueError, match=r"use `hk.transform_with_state`"):
+        hk.without_state(transformed).init(jax.random.key(0), images)
+    stateless = Model("plain", plain, classifier="fc", input_size=(8, 8), n_classes=2)
+    transformed, params, _ = adapter.wrap(stateless, stateless.init(jax.random.key(0)))
+    pure = hk.without_apply_rng(hk.without_state(transformed))
+    chex.assert_trees_all_equal(pure.init(jax.random.key(0), images), params)
+    assert jax.jit(pure.apply)(params, images).shape == (4, 2)
+
+
+def test_frozen_batch_norm(wrapped, images, expected_frozen):
+    transformed, params, state = wrapped
+    key = jax.random.key(7)
+    logits, new = jax.jit(lambda p, s, x: transformed.apply(p, s, key, x, is_training=True, use_running_average=True))(
+        params, state, images
+    )
+    output = jax.jit(lambda v, x: model.apply(v, x, training=True, use_running_average=True, rng=key))(
+        variables, images
+    )
+    np.testing.assert_array_equal(logits, output.value)
+    chex.assert_trees_all_equal(new, state)

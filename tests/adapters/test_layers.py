@@ -1,6 +1,7 @@
 """Every kernel as a module of every framework, from its name alone."""
 
 import inspect
+import pydoc
 
 import chex
 import equinox
@@ -154,3 +155,25 @@ def test_only_layers_that_draw_hold_a_stream():
     assert not np.array_equal(first, second)
     dropout.eval()
     np.testing.assert_array_equal(dropout(x), x)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
+def test_options_show_in_signatures(adapter):
+    parameters = inspect.signature(adapter.layers.MBConv).parameters
+    options = inspect.signature(core.mbconv).parameters
+    assert {name: parameters[name].default for name in list(options)[2:]} == {
+        name: option.default for name, option in list(options.items())[2:]
+    }
+    assert parameters["features"].annotation is int and parameters["features"].default is inspect.Parameter.empty
+    assert "num_heads: int" in pydoc.plain(pydoc.render_doc(adapter.layers.Attention))
+    assert "rngs" in parameters or adapter is not nnx_adapter
+    assert inspect.signature(adapter.layers.MBConv.__init__).parameters.keys() >= {"self", "features", "expand_ratio"}
+
+
+def test_an_example_without_the_axes_that_a_kernel_needs():
+    with pytest.raises(ValueError, match=r"MBConv takes an example .* \(b, h, w, c\), got shape \(8,\)"):
+        nnx_adapter.layers.MBConv(8, features=8, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"MBConv takes an example .* \(h, w, c\), got shape \(2, 8, 8, 3\)"):
+        eqx.layers.MBConv((2, 8, 8, 3), features=8, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"Attention takes an example .* n, c\), got shape \(8,\)"):
+        nnx_adapter.layers.Attention(8, num_heads=2, rngs=nnx.Rngs(0))

@@ -34,7 +34,7 @@ def test_variables_are_linens_collections(model, variables, images, expected):
 
 
 def test_init_gives_the_models_own_values(model, module, images):
-    key = jax.random.key(3)
+    key = jax.random.key(7)
     chex.assert_trees_all_equal(module.init(key, images), model.init(key))
     chex.assert_trees_all_equal(jax.jit(module.init)({"params": key}, images), model.init(key))
     value, _ = module.init_with_output(key, images)
@@ -96,6 +96,8 @@ def test_tabulate_has_a_row_for_each_node(module, variables, images):
     table = nn.tabulate(module, jax.random.key(0), console_kwargs={"width": 160, "no_color": True})(images)
     for path in ("stem", "layer1/0/conv1", "layer1/1/bn1", "head/fc"):
         assert f"│ {path} " in table
+    for kernel in ("Block", "Conv", "BatchNorm", "Linear", "List", "Group"):
+        assert f"│ {kernel} " in table
     size = sum(leaf.size for leaf in jax.tree.leaves(variables))
     assert f"Total Parameters: {size:,}" in table
     assert "float32[4,5]" in table.replace("\x1b[2m", "").replace("\x1b[0m", "")
@@ -146,3 +148,13 @@ def test_missing_and_misshapen_leaves_are_listed(module, variables, images):
         module.apply(broken, images)
     assert "params/stem/kernel: missing, expected shape (2, 2, 3, 8)" in str(error.value)
     assert "params/offset: found shape (1,), expected (8,)" in str(error.value)
+
+
+def test_frozen_batch_norm(module, variables, images, expected_frozen):
+    key = jax.random.key(7)
+    frozen = functools.partial(module.apply, training=True, use_running_average=True)
+    logits = jax.jit(lambda v, x: frozen(v, x, rngs={"dropout": key}))(variables, images)
+    output = jax.jit(lambda v, x: model.apply(v, x, training=True, use_running_average=True, rng=key))(
+        variables, images
+    )
+    np.testing.assert_array_equal(logits, output.value)

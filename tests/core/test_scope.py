@@ -195,6 +195,26 @@ def test_compute_dtype(variables, x):
     np.testing.assert_allclose(half.value, core.apply(stack, variables, x).value, atol=0.1)
 
 
+def test_frozen_batch_norm_in_training():
+    @core.kernel
+    def norm_and_drop(scope, x):
+        return core.dropout(scope["drop"], core.batch_norm(scope["bn"], x), 0.5)
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((64, 3)), jnp.float32)
+    variables = core.init(norm_and_drop, jax.random.key(0), x)
+    variables["batch_stats"]["bn"]["mean"] = jnp.ones(3)
+    stored = variables["batch_stats"]
+    expected = core.apply(norm_and_drop, variables, x).value
+    frozen = core.apply(norm_and_drop, variables, x, training=True, use_running_average=True, rng=jax.random.key(1))
+    chex.assert_trees_all_equal(frozen.batch_stats, stored)
+    dropped = np.asarray(frozen.value == 0)
+    assert 0.3 < dropped.mean() < 0.7
+    np.testing.assert_allclose(frozen.value, np.where(dropped, 0, 2 * expected), rtol=1e-6)
+    adapted = core.apply(norm_and_drop, variables, x, use_running_average=False)
+    np.testing.assert_allclose(adapted.value.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(adapted.batch_stats["bn"]["mean"], 0.9 + 0.1 * x.mean(0), rtol=1e-5)
+
+
 def test_modules_replace_kernels_at_their_paths(variables, x):
     found = core.apply(stack, variables, x, modules={"head": lambda x: x[:, :1], "last": lambda x: 2 * x})
     assert found.value.shape == (4, 1)
@@ -209,6 +229,22 @@ def test_modules_replace_kernels_at_their_paths(variables, x):
         core.apply(stack, variables, x, modules={"blocks": lambda x: x})
     with pytest.raises(ValueError, match="without scan"):
         core.apply(stack, variables, x, scan=True, modules={"blocks/0/fc": lambda x: x})
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["blocks"], r"to replace blocks, where no kernel .* one by one: blocks/0, blocks/1, blocks/2$"),
+        (["blocks/0/fc1"], r"to replace blocks/0/fc1, where no kernel .*; the nearest kernel is blocks/0/fc$"),
+        (
+            ["haed", "blocks/3/fc", "head"],
+            r"to replace blocks/3/fc.*\n.*to replace haed, .* kernel is head$",
+        ),
+    ],
+)
+def test_modules_where_no_kernel_runs(paths, message, variables, x):
+    with pytest.raises(ValueError, match=message):
+        core.apply(stack, variables, x, modules=dict.fromkeys(paths, jnp.sin))
 
 
 def test_statistics_over_a_mapped_axis_are_the_batchs(variables, x):

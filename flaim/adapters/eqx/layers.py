@@ -6,14 +6,24 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from flaim.adapters._common import class_name, fitted, layer_attributes, make_layer, shape_of, split_options
+from flaim.adapters._common import (
+    check_axes,
+    class_name,
+    fitted,
+    layer_attributes,
+    make_layer,
+    parameter,
+    shape_of,
+    show_options,
+    split_options,
+)
 from flaim.adapters.eqx._module import KernelModule
 
 
 class LayerModule(KernelModule):
     """A kernel as an Equinox module."""
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         x: Float[Array, "..."],
         state: eqx.nn.State | None = None,
@@ -44,13 +54,21 @@ def from_kernel(kernel: Callable, name: str | None = None) -> type[LayerModule]:
         **options: Any,
     ) -> None:
         fixed, arrays = split_options(kernel, args, options)
+        check_axes(kernel, type(self).__name__, shape_of(x).shape, samples=True)
         x, arrays = shape_of(x, batch=True), {name: shape_of(a, batch=True) for name, a in arrays.items()}
         layer = fitted(make_layer(kernel, fixed), x, arrays)
         rank = len(x.shape) - 1
         KernelModule.__init__(self, layer, layer.init(key), sample_rank=rank, inference=inference, axis_name=axis_name)
 
     body = {"__doc__": kernel.__doc__, "__init__": __init__}
-    return type(name or class_name(kernel.__name__), (LayerModule,), body)
+    layer = type(name or class_name(kernel.__name__), (LayerModule,), body)
+    first = [parameter("x", Any, keyword=False)]
+    last = [
+        parameter("key", PRNGKeyArray),
+        parameter("inference", bool, False),
+        parameter("axis_name", Hashable, "batch"),
+    ]
+    return show_options(layer, kernel, first=first, last=last, arrays=True)
 
 
 __getattr__, __dir__ = layer_attributes(__name__, lambda name, kernel: from_kernel(kernel, name))

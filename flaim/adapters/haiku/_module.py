@@ -1,5 +1,6 @@
 """Models as transformed Haiku functions; models and kernels as Haiku modules."""
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,20 +23,37 @@ class TransformedModel(hk.TransformedWithState):
 def wrap(model: Model, variables: dict) -> tuple[TransformedModel, dict, dict]:
     """A framework-free model as a transformed function, and its variables as parameters and state.
 
-    `apply(params, state, rng, x, is_training=False, capture=None)` returns the value and the new state; with
-    `capture`, a pattern such as `"stage_*"`, the first is `(value, intermediates)`. `init` runs no forward pass.
+    `apply(params, state, rng, x, is_training=False)` returns the value and the new state. `use_running_average=True`
+    leaves batch norm as it is in training; `axis_name` is a mapped axis whose members form one batch; with `capture`, a
+    pattern such as `"stage_*"`, the first is `(value, intermediates)`. `init` runs no forward pass.
     """
     name = _name(model)
 
-    def init(rng: PRNGKeyArray | int, x: Float[Array, "..."], is_training: bool = False) -> tuple[dict, dict]:
+    # The same as a function of Haiku modules, for Haiku's own tools: without_state, without_apply_rng, tabulate.
+    @hk.transform_with_state
+    def network(
+        x: Float[Array, "..."],
+        is_training: bool = False,
+        use_running_average: bool | None = None,
+        axis_name: Any = None,
+        capture: str | None = None,
+    ) -> Any:
+        options = {"use_running_average": use_running_average, "axis_name": axis_name, "capture": capture}
+        return ImageModel(model)(x, is_training, **options)
+
+    @functools.wraps(network.init)
+    def init(rng: PRNGKeyArray | int, x: Float[Array, "..."], *_: Any, **__: Any) -> tuple[dict, dict]:
         return _from_variables(fitted(model, x, {}).init(_key(rng)), name)
 
+    @functools.wraps(network.apply)
     def apply(
         params: Mapping | None,
         state: Mapping | None,
         rng: PRNGKeyArray | int | None,
         x: Float[Array, "..."],
         is_training: bool = False,
+        use_running_average: bool | None = None,
+        axis_name: Any = None,
         capture: str | None = None,
     ) -> tuple[Any, dict]:
         with asking_for_key("a random key to apply"):
@@ -43,6 +61,8 @@ def wrap(model: Model, variables: dict) -> tuple[TransformedModel, dict, dict]:
                 to_variables(params or {}, state or {}),
                 x,
                 training=is_training,
+                use_running_average=use_running_average,
+                axis_name=axis_name,
                 rng=_key(rng) if is_training else None,
                 capture=capture,
             )
@@ -96,8 +116,21 @@ class KernelModule(hk.Module):
         super().__init__(name=name)
         self._target = target
 
-    def __call__(self, x: Float[Array, "..."], is_training: bool = False, **arrays: Any) -> Any:
-        """The value for `x`; `arrays` are a kernel's other inputs. Initialisation runs no forward pass: all zeros."""
+    def __call__(
+        self,
+        x: Float[Array, "..."],
+        is_training: bool = False,
+        *,
+        use_running_average: bool | None = None,
+        axis_name: Any = None,
+        capture: str | None = None,
+        **arrays: Any,
+    ) -> Any:
+        """The value for `x`, with `capture` also intermediates; `arrays` are a kernel's other inputs.
+
+        With `use_running_average=True` batch norm stays as it is in training; `axis_name` is a mapped axis that forms
+        one batch. Initialisation runs no forward pass: all zeros, no intermediates.
+        """
         target = fitted(self._target, x, arrays)
         params, state = _from_variables(target.init(hk.next_rng_key()) if hk.running_init() else target.spec())
         own_params, own_state = params.pop("", {}), state.pop("", {})
@@ -108,12 +141,16 @@ class KernelModule(hk.Module):
         state[""] = {name: hk.get_state(name, *_initial(leaf)) for name, leaf in own_state.items()}
         if hk.running_init():
             updater.ignore_update()
-            return zero_output(target, x, **arrays)
+            value = zero_output(target, x, **arrays)
+            return value if capture is None else (value, {})
         with asking_for_key("a random key to apply"):
             output = self._target.apply(
                 _to_variables(params, state),
                 x,
                 training=is_training,
+                use_running_average=use_running_average,
+                axis_name=axis_name,
+                capture=capture,
                 rng=hk.maybe_next_rng_key() if is_training else None,
                 **arrays,
             )
@@ -121,7 +158,7 @@ class KernelModule(hk.Module):
         for name, value in state.pop("", {}).items():
             hk.set_state(name, value)
         updater.update(state)
-        return output.value
+        return output.value if capture is None else (output.value, output.intermediates)
 
 
 def _initial(leaf: Any) -> tuple[Any, Any, Any]:

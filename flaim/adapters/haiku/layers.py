@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from flaim.adapters._common import class_name, layer_attributes, make_layer, parameters
+from flaim.adapters._common import class_name, layer_attributes, make_layer, parameter, parameters, show_options
 from flaim.adapters.haiku._module import KernelModule
 
 
@@ -18,7 +18,8 @@ def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]
         KernelModule.__init__(self, layer, name or kernel.__name__)
 
     body = {"__doc__": kernel.__doc__, "__init__": __init__}
-    return type(name or class_name(kernel.__name__), (KernelModule,), body)
+    layer = type(name or class_name(kernel.__name__), (KernelModule,), body)
+    return show_options(layer, kernel, first=[], last=[parameter("name", str | None, None)], arrays=False)
 
 
 __getattr__, __dir__ = layer_attributes(__name__, lambda name, kernel: from_kernel(kernel, name))

@@ -1,5 +1,6 @@
 """The Linen module that holds a model's or a kernel's leaves."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,19 +9,32 @@ from flax.core import unfreeze
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flaim.adapters._common import Layer, asking_for_key, fitted, zero_output
+from flaim.adapters._sites import Site
 from flaim.models import Model
 
 
 class Node(nn.Module):
-    """A place in the variable tree that only has a name: it gives `nn.tabulate` a row for each node."""
+    """A place in the variable tree that only has a name: `nn.tabulate` has a row for it, called after its kernel."""
 
+    site: Site
     nodes: Mapping[str, Any]
 
     @nn.compact
     def __call__(self) -> None:
         """Make the nodes below."""
-        for name, nodes in self.nodes.items():
-            Node(nodes, name=name)()
+        make_nodes(self.site, self.nodes)
+
+
+@functools.cache
+def _node_class(name: str) -> type[Node]:
+    return type(name, (Node,), {"__module__": __name__, "__doc__": Node.__doc__})
+
+
+def make_nodes(site: Site, nodes: Mapping[str, Any]) -> None:
+    """Make the nodes below `site`."""
+    for name, children in nodes.items():
+        below = site.below(name, children)
+        _node_class(below.kind)(below, children, name=name)()
 
 
 class KernelModule(nn.Module):
@@ -32,10 +46,19 @@ class KernelModule(nn.Module):
         raise TypeError(f"{type(self).__name__} says nothing of what it runs")
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."], training: bool = False, **arrays: Any) -> Any:
-        """The value for `x`; `arrays` are a kernel's other inputs.
+    def __call__(
+        self,
+        x: Float[Array, "..."],
+        training: bool = False,
+        *,
+        use_running_average: bool | None = None,
+        axis_name: Any = None,
+        **arrays: Any,
+    ) -> Any:
+        """The value for `x`; `arrays` are a kernel's other inputs, `axis_name` a mapped axis that forms one batch.
 
-        In training the "dropout" stream is drawn from and "batch_stats" must be mutable. Where "intermediates" is
+        In training the "dropout" stream is drawn from and "batch_stats" must be mutable, unless batch norm stays as it
+        is with `use_running_average=True`. Where "intermediates" is
         mutable, they are sown. Initialisation runs no forward pass: the value is all zeros then.
         """
         target = self.target()
@@ -48,13 +71,16 @@ class KernelModule(nn.Module):
                 to_variables(self.variables),
                 x,
                 training=training,
+                use_running_average=use_running_average,
+                axis_name=axis_name,
                 rng=self._key("dropout") if training and self.has_rng("dropout") else None,
                 capture="*" if self.is_mutable_collection("intermediates") else None,
                 **arrays,
             )
         for path, value in output.intermediates.items():
             self.sow("intermediates", path, value)
-        if training:
+        frozen = not training if use_running_average is None else use_running_average
+        if not frozen:
             for name, value in output.batch_stats.items():
                 self.put_variable("batch_stats", name, value)
         return output.value
@@ -66,8 +92,7 @@ class KernelModule(nn.Module):
             for collection, tree in target.init(self._key("params")).items():
                 for name, value in tree.items():
                     self.put_variable(collection, name, value)
-        for name, nodes in _nodes(target.spec()["params"]).items():
-            Node(nodes, name=name)()
+        make_nodes(Site(target), _nodes(target.spec()["params"]))
 
     @nn.nowrap
     def _key(self, stream: str) -> PRNGKeyArray:

@@ -21,7 +21,7 @@ def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]
         return make_layer(kernel, {p.name: getattr(self, p.name) for p in options})
 
     fields = {p.name: p.default for p in options if p.default is not p.empty}
-    annotations = {p.name: Any for p in options}
+    annotations = {p.name: Any if p.annotation is p.empty else p.annotation for p in options}
     body = {"__annotations__": annotations, "__doc__": kernel.__doc__, "target": target, **fields}
     return type(name or class_name(kernel.__name__), (KernelModule,), body)
 

@@ -73,27 +73,28 @@ def from_pretrained(
     return get_model(source_of(source), True, n_classes, input_size, prng=prng, rngs=rngs, dtype=dtype, **overrides)
 
 
-def save_pretrained(path: str | PathLike, model: ImageModel, **details: Any) -> None:
+def save_pretrained(path: str | PathLike, model: ImageModel, *, merge_lora: bool = False, **details: Any) -> None:
     """Save a module as a folder that every framework's `from_pretrained` reads.
 
-    `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
+    `merge_lora` as in `to_variables`. `details` are those of `flaim.weights.save_pretrained`: `preprocessing`
+    (`norm_stats` will do), `labels`, `license`.
     """
     from flaim.weights import save_pretrained as save
 
-    save(path, *_parts(model), **details)
+    save(path, *_parts(model, merge_lora), **details)
 
 
-def push_to_hub(repo_id: str, model: ImageModel, **details: Any) -> str:
+def push_to_hub(repo_id: str, model: ImageModel, *, merge_lora: bool = False, **details: Any) -> str:
     """Put a module on the Hub with a model card; the commit's address.
 
-    `details` are those of `flaim.weights.push_to_hub`.
+    `merge_lora` as in `to_variables`. `details` are those of `flaim.weights.push_to_hub`.
     """
     from flaim.weights import push_to_hub as push
 
-    return push(repo_id, *_parts(model), **details)
+    return push(repo_id, *_parts(model, merge_lora), **details)
 
 
-def _parts(model: ImageModel) -> tuple[Model, dict]:
+def _parts(model: ImageModel, merge_lora: bool) -> tuple[Model, dict]:
     """The framework-free model and its variables."""
-    tree = to_variables(model)
+    tree = to_variables(model, merge_lora=merge_lora)
     return with_classes_of(model._target, tree), tree

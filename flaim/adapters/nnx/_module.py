@@ -1,41 +1,16 @@
-"""The NNX modules that hold a model's or a kernel's leaves."""
+"""The NNX modules of whole models and of kernels."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 import flaim_core as core
-from flaim.adapters._common import Layer, asking_for_key
+from flaim.adapters._common import Layer, fitted
+from flaim.adapters._sites import Site
+from flaim.adapters.nnx._nodes import Node, Running, at, draw, dropout_stream, leaves_of, merged, split
 from flaim.models import Model
-
-# Attributes of a module that are not part of the variable tree.
-_OPTIONS = ("deterministic", "rngs")
-
-
-class Node(nnx.Module):
-    """A node of the variable tree: leaves and nodes below are attributes, and `node[0]` is the one called "0"."""
-
-    def __init__(self, params: Mapping, batch_stats: Mapping):
-        for name in {**params, **batch_stats}:
-            param, stat = params.get(name), batch_stats.get(name)
-            if isinstance(param, Mapping) or isinstance(stat, Mapping):
-                setattr(self, name, Node(param or {}, stat or {}))
-            else:
-                setattr(self, name, nnx.BatchStat(stat) if param is None else nnx.Param(param))
-
-    def __getitem__(self, index: int) -> Any:
-        """The node called `index`."""
-        if str(index) not in vars(self):
-            raise IndexError(f"there is no node {index}")
-        return getattr(self, str(index))
-
-    def __setitem__(self, index: int, module: Any) -> None:
-        """Replace the node called `index`."""
-        setattr(self, str(index), module)
 
 
 class KernelModule(Node):
@@ -45,57 +20,40 @@ class KernelModule(Node):
     """
 
     def __init__(self, target: Model | Layer, variables: Mapping, *, deterministic: bool, rngs: Any):
-        super().__init__(variables.get("params", {}), variables.get("batch_stats", {}))
-        self._target = target
+        params, stats = variables.get("params", {}), variables.get("batch_stats", {})
+        super().__init__(Site(target, "", frozenset({*params, *stats})), params, stats, deterministic=deterministic)
         self.deterministic = deterministic
-        stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
+        stream = dropout_stream(rngs)
         self.rngs = nnx.data(None if stream is None else stream.fork())
+
+    @property
+    def _target(self) -> Model | Layer:
+        return self._site.target
 
     def __call__(
         self,
         x: Float[Array, "..."],
         *,
         deterministic: bool | None = None,
+        use_running_average: bool | None = None,
         rngs: Any = None,
         axis_name: Any = None,
         **arrays: Any,
     ) -> Any:
         """The value for `x`; `arrays` are a kernel's other inputs.
 
-        In training running statistics are updated. `deterministic` overrides `train()` and `eval()`; `rngs`, an
-        `nnx.Rngs`, a stream or a key, the stream that the module was made with. Under `nnx.capture(model,
-        nnx.Intermediate)` intermediates are sown. `axis_name` is a mapped axis whose members form one batch.
+        In training running statistics are updated. `deterministic` overrides `train()` and `eval()`,
+        `use_running_average` the batch norms' own; `rngs`, an `nnx.Rngs`, a stream or a key, overrides the stream that
+        the module was made with. Under `nnx.capture(model, nnx.Intermediate)` intermediates are sown. `axis_name` is a
+        mapped axis whose members form one batch.
         """
-        training = not (self.deterministic if deterministic is None else deterministic)
-        variables, modules = _split(self, self._runs_as_leaves)
-        with asking_for_key("rngs=nnx.Rngs(dropout=0), to the call or when the model is made"):
-            output = self._target.apply(
-                variables,
-                x,
-                training=training,
-                rng=_draw(self.rngs if rngs is None else rngs) if training else None,
-                capture="*" if hasattr(self, "__captures__") else None,
-                axis_name=axis_name,
-                modules=modules,
-                **arrays,
-            )
-        for path, value in output.intermediates.items():
-            self.sow(nnx.Intermediate, path, value)
-        if training:
-            for path, value in core.flatten(output.batch_stats).items():
-                _at(self, path).set_value(value)
-        return output.value
-
-    def _runs_as_leaves(self, path: str, child: Any) -> bool:
-        """Whether a kernel reads the leaves of what is at `path`; what a user put there is called instead."""
-        if type(child) is nnx.Linear:
-            return _is_as_specified(child, self._target.spec()["params"], path)
-        return type(child) is Node
-
-    def set_view(self, deterministic: bool | None = None) -> None:
-        """What `nnx.view` may change."""
-        if deterministic is not None:
-            self.deterministic = deterministic
+        run = Running(self._target, self._target, not self.deterministic, None, None, axis_name)
+        run = run.with_mode(deterministic, use_running_average)
+        if run.training:
+            run = run._replace(key=draw(self.rngs if rngs is None else rngs))
+        if getattr(x, "ndim", 0) == 4 or isinstance(self._target, Layer):
+            run = run._replace(fitted=fitted(self._target, x, arrays))
+        return self._run(self._target, x, run, arrays)
 
 
 class ImageModel(KernelModule):
@@ -104,9 +62,9 @@ class ImageModel(KernelModule):
     def __init__(self, model: Model, variables: Mapping, *, rngs: nnx.Rngs | None = None):
         super().__init__(model, variables, deterministic=True, rngs=rngs)
         parents, _, name = model.classifier.rpartition("/")
-        node = _at(self, model.classifier)
-        if isinstance(node, Node) and {"kernel"} <= set(_children(node)) <= {"kernel", "bias"}:
-            setattr(_at(self, parents), name, _linear(node))
+        node = at(self, model.classifier)
+        if model.classifier in self._site.record.calls and {"kernel"} <= set(leaves_of(node)) <= {"kernel", "bias"}:
+            setattr(at(self, parents), name, _linear(node))
 
 
 def wrap(model: Model, variables: dict, *, rngs: nnx.Rngs | None = None) -> ImageModel:
@@ -114,58 +72,28 @@ def wrap(model: Model, variables: dict, *, rngs: nnx.Rngs | None = None) -> Imag
     return ImageModel(model, variables, rngs=rngs)
 
 
-def to_variables(model: KernelModule) -> dict:
+def to_variables(model: KernelModule, *, merge_lora: bool = False) -> dict:
     """The canonical variables of a module.
+
+    With `merge_lora` an `nnx.LoRALinear`, or an `nnx.LoRA` around a layer, counts as the linear layer that it amounts
+    to; `model` stays as it is.
 
     Raises:
         ValueError: A node was replaced by a module other than an `nnx.Linear` or one of flaim's.
     """
-    variables, modules = _split(model, lambda path, child: isinstance(child, Node | nnx.Linear))
-    if modules:
-        foreign = "\n".join(f"{path}: {type(module).__name__}" for path, module in modules.items())
-        raise ValueError(f"only nnx.Linear and flaim's modules have canonical variables; there are also\n{foreign}")
-    return variables
-
-
-def _at(node: Any, path: str) -> Any:
-    """What is at `path` below a node, None where nothing is."""
-    return functools.reduce(lambda child, name: getattr(child, name, None), filter(None, path.split("/")), node)
-
-
-def _draw(rngs: Any) -> Any:
-    """A key of an `nnx.Rngs`, of a stream, or as it is."""
-    if isinstance(rngs, nnx.Rngs):
-        return rngs.dropout()
-    return rngs() if isinstance(rngs, nnx.RngStream) else rngs
-
-
-def _children(node: Any) -> dict[str, Any]:
-    """What a node holds of the variable tree; of a module that is no node, its variables."""
-    if not isinstance(node, Node):
-        return {name: child for name, child in vars(node).items() if isinstance(child, nnx.Variable)}
-    return {name: child for name, child in vars(node).items() if name[0] != "_" and name not in _OPTIONS}
-
-
-def _split(node: Any, is_open: Callable[[str, Any], bool]) -> tuple[dict, dict[str, Callable]]:
-    """The variables below a node, and, by path, the modules there that are not `is_open(path, module)`."""
-    flat: dict[str, Array] = {}
-    modules: dict[str, Callable] = {}
-
-    def walk(node: Any, prefix: str) -> None:
-        for name, child in _children(node).items():
-            path = prefix + name
-            if isinstance(child, nnx.Variable):
-                collection = "batch_stats" if isinstance(child, nnx.BatchStat) else "params"
-                flat[f"{collection}/{path}"] = child.get_value()
-            elif is_open(path, child):
-                walk(child, path + "/")
-            elif callable(child):
-                modules[path] = child
-            else:
-                raise TypeError(f"{path} is {child!r}, expected a module")
-
-    walk(node, "")
-    return core.unflatten(flat), modules
+    variables, modules, _ = split(model, lambda path, child: isinstance(child, Node) or type(child) is nnx.Linear)
+    flat, foreign = core.flatten(variables), []
+    for path, module in modules.items():
+        leaves = merged(module)
+        if merge_lora and leaves is not None:
+            flat |= {f"params/{path}/{name}": leaf for name, leaf in leaves.items()}
+        else:
+            foreign.append(f"{path}: {type(module).__name__}{'' if leaves is None else ' (merge_lora=True merges it)'}")
+    if foreign:
+        raise ValueError(
+            "only nnx.Linear and flaim's modules have canonical variables; there are also\n" + "\n".join(foreign)
+        )
+    return core.unflatten(flat)
 
 
 def _linear(node: Any) -> nnx.Linear:
@@ -178,11 +106,3 @@ def _linear(node: Any) -> nnx.Linear:
         bias_init=lambda *_: bias,
         rngs=nnx.Rngs(0),
     )
-
-
-def _is_as_specified(linear: nnx.Linear, spec: Mapping, path: str) -> bool:
-    """Whether a linear layer has the leaves of the kernel at `path`, and nothing that computes otherwise."""
-    leaves = functools.reduce(lambda tree, name: tree.get(name, {}), path.split("/"), spec)
-    shapes = {name: variable.shape for name, variable in _children(linear).items()}
-    plain = (linear.dtype, linear.precision, linear.dot_general) == (None, None, jax.lax.dot_general)
-    return plain and shapes == {name: leaf.shape for name, leaf in leaves.items() if isinstance(leaf, core.Leaf)}

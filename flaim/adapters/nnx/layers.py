@@ -5,7 +5,18 @@ from typing import Any
 
 from flax import nnx
 
-from flaim.adapters._common import class_name, fitted, layer_attributes, make_layer, shape_of, split_options
+import flaim_core as core
+from flaim.adapters._common import (
+    check_axes,
+    class_name,
+    fitted,
+    layer_attributes,
+    make_layer,
+    parameter,
+    shape_of,
+    show_options,
+    split_options,
+)
 from flaim.adapters.nnx._module import KernelModule
 
 
@@ -18,12 +29,17 @@ def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]
 
     def __init__(self, x: Any, *args: Any, rngs: nnx.Rngs, **options: Any) -> None:
         fixed, arrays = split_options(kernel, args, options)
+        check_axes(kernel, type(self).__name__, shape_of(x).shape)
         layer = fitted(make_layer(kernel, fixed), shape_of(x), arrays)
         draws = layer.draws()
         KernelModule.__init__(self, layer, layer.init(rngs.params()), deterministic=False, rngs=rngs if draws else None)
 
     body = {"__doc__": kernel.__doc__, "__init__": __init__}
-    return type(name or class_name(kernel.__name__), (KernelModule,), body)
+    layer = type(name or class_name(kernel.__name__), (KernelModule,), body)
+    if kernel is core.batch_norm:
+        nnx.BatchNorm.register(layer)  # what filters by nnx.BatchNorm finds it
+    first, last = [parameter("x", Any, keyword=False)], [parameter("rngs", nnx.Rngs)]
+    return show_options(layer, kernel, first=first, last=last, arrays=True)
 
 
 __getattr__, __dir__ = layer_attributes(__name__, lambda name, kernel: from_kernel(kernel, name))
