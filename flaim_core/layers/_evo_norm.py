@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import initializers
+from flaim_core import initializers, ops
 from flaim_core.scope import Scope, kernel
 
 
@@ -15,13 +15,14 @@ def evo_norm(
     Leaves: `scale`, `bias`; `v`, the slope. Where `nonlinear` is False (no activation would follow) only scale and bias
     apply. Liu et al., "Evolving Normalization-Activation Layers" (2020), table 4.
     """
-    b, h, w, c = x.shape
+    c = x.shape[-1]
     wide = x.astype(jnp.float32)
     if nonlinear:
         slope = scope.param("v", (c,), initializers.ones, dtype=jnp.float32)
-        grouped = wide.reshape(b, h * w, c // group_size, group_size)
-        deviation = jnp.sqrt(jnp.var(grouped, axis=(1, 3), keepdims=True) + eps)
-        wide = ((wide * jax.nn.sigmoid(slope * wide)).reshape(grouped.shape) / deviation).reshape(x.shape)
+        grouped = ops.split_axis(wide, 3, group_size)
+        deviation = jnp.sqrt(jnp.var(grouped, axis=(1, 2, 4), keepdims=True) + eps)
+        swish = ops.split_axis(wide * jax.nn.sigmoid(slope * wide), 3, group_size)
+        wide = ops.merge_axes(swish / deviation, 3)
     scale = scope.param("scale", (c,), initializers.ones, dtype=jnp.float32)
     bias = scope.param("bias", (c,), initializers.zeros, dtype=jnp.float32)
     return (wide * scale + bias).astype(x.dtype)

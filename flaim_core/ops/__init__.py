@@ -1,7 +1,7 @@
 """Arrays in, arrays out: lowerings and partitions without leaves."""
 
 from flaim_core.ops._attention import dot_product_attention
-from flaim_core.ops._broadcast import per_channel
+from flaim_core.ops._broadcast import for_each, merge_axes, per_channel, split_axis
 from flaim_core.ops._dense import dense
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._windows import (
@@ -21,16 +21,19 @@ __all__ = [
     "conv",
     "dense",
     "dot_product_attention",
+    "for_each",
     "gather_bias",
     "global_avg_pool",
     "global_max_pool",
     "grid_partition",
     "grid_reverse",
     "max_pool",
+    "merge_axes",
     "per_channel",
     "relative_position_index",
     "same_padding",
     "shifted_window_mask",
+    "split_axis",
     "window_partition",
     "window_reverse",
 ]
