@@ -14,11 +14,13 @@ from flaim_core.ops._windows import (
     window_reverse,
 )
 from flaim_core.ops.conv import conv, same_padding
+from flaim_core.ops.conv.per_sample import conv_per_sample
 
 __all__ = [
     "avg_pool",
     "blur_pool",
     "conv",
+    "conv_per_sample",
     "dense",
     "dot_product_attention",
     "for_each",
