@@ -1,9 +1,8 @@
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import initializers
+from flaim_core import initializers, ops
 from flaim_core.layers._attention import attend
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mlp import gelu, mlp
@@ -31,7 +30,7 @@ def attention_pool(
         raise ValueError(f"{'/'.join(scope.path)}: width {dim} does not divide into {num_heads} heads")
     latent = scope.param("latent", (1, 1, dim), initializers.truncated_normal(dim**-0.5))
     query = linear(scope["q"], latent, dim).reshape(1, 1, num_heads, dim // num_heads)
-    query = jnp.broadcast_to(query, (batch, *query.shape[1:]))
+    query = ops.for_each(query, x)
     keys_values = linear(scope["kv"], x, 2 * dim).reshape(batch, tokens, 2, num_heads, dim // num_heads)
     y = attend(scope, query, keys_values[:, :, 0], keys_values[:, :, 1]).reshape(batch, dim)
     y = linear(scope["proj"], y, dim)

@@ -1,4 +1,3 @@
-import functools
 import math
 from dataclasses import dataclass
 
@@ -34,12 +33,11 @@ def conditional_conv(
     (height, width), stride = pair(kernel_size), pair(stride)
     shape, experts = (features, x.shape[-1] // groups, height, width), routing.shape[-1]
     kernels = scope.param("kernel", (experts, math.prod(shape)), _EachExpert(kernel_init, shape))
-    kernels = (routing @ kernels).reshape(x.shape[0], *shape).transpose(0, 3, 4, 2, 1)
+    kernels = ops.dense(routing, kernels).reshape(-1, *shape).transpose(0, 3, 4, 2, 1)
     pads = resolve_padding(padding, (x.shape[1], x.shape[2]), (height, width), stride)
-    convolve = functools.partial(ops.conv, stride=stride, padding=pads, groups=groups)
-    y = jax.vmap(lambda image, weight: convolve(image[None], weight)[0])(x, kernels)
+    y = ops.conv_per_sample(x, kernels, stride=stride, padding=pads, groups=groups)
     if bias:
-        y = y + (routing @ scope.param("bias", (experts, features), initializers.zeros))[:, None, None]
+        y = y + ops.dense(routing, scope.param("bias", (experts, features), initializers.zeros))[:, None, None]
     return y
 
 

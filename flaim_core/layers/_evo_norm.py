@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import initializers
+from flaim_core import initializers, ops
 from flaim_core.ops import at_least_float32, fusion_boundary, per_channel
 from flaim_core.scope import Scope, kernel
 
@@ -16,15 +16,14 @@ def evo_norm(
     Leaves: `scale`, `bias`; `v`, the slope. Where `nonlinear` is False (no activation would follow) only scale and bias
     apply. Liu et al., "Evolving Normalization-Activation Layers" (2020), table 4.
     """
-    b, h, w, c = x.shape
+    c = x.shape[-1]
     wide = at_least_float32(x)
     if nonlinear:
-        slope = scope.param("v", (c,), initializers.ones, dtype=wide.dtype)
-        grouped = wide.reshape(b, h * w, c // group_size, group_size)
-        deviation = fusion_boundary(jnp.sqrt(jnp.var(grouped, axis=(1, 3), keepdims=True) + eps))
-        wide = ((wide * jax.nn.sigmoid(per_channel(slope, x) * wide)).reshape(grouped.shape) / deviation).reshape(
-            x.shape
-        )
+        slope = per_channel(scope.param("v", (c,), initializers.ones, dtype=wide.dtype), x)
+        grouped = ops.split_axis(wide, 3, group_size)
+        deviation = fusion_boundary(jnp.sqrt(jnp.var(grouped, axis=(1, 2, 4), keepdims=True) + eps))
+        swish = ops.split_axis(wide * jax.nn.sigmoid(slope * wide), 3, group_size)
+        wide = ops.merge_axes(swish / deviation, 3)
     scale = scope.param("scale", (c,), initializers.ones, dtype=wide.dtype)
     bias = scope.param("bias", (c,), initializers.zeros, dtype=wide.dtype)
     return (wide * per_channel(scale, x) + per_channel(bias, x)).astype(x.dtype)

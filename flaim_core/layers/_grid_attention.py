@@ -70,7 +70,7 @@ def _attend(scope, x, features, num_heads, size, dim, position_bias, heads_first
         raise ValueError(f"{'/'.join(scope.path)}: width {dim} does not divide into {num_heads} heads")
     qkv, width = dense(scope["qkv"], x, 3 * dim), dim // num_heads
     # One axis for all parts: of an array with six axes XLA sums the bias's gradient ten times slower.
-    qkv = qkv.reshape(-1, x.shape[2], 3 * dim)
+    qkv = ops.merge_axes(qkv, 0)
     if heads_first:
         query, key, value = jnp.split(qkv.reshape(*qkv.shape[:2], num_heads, 3 * width), 3, axis=-1)
     else:
@@ -80,7 +80,8 @@ def _attend(scope, x, features, num_heads, size, dim, position_bias, heads_first
         weights = ops.attention_weights(query, key, bias)
         scope.capture("weights", weights.reshape(*x.shape[:2], *weights.shape[1:]))
     y = ops.dot_product_attention(query, key, value, bias)
-    return dense(scope["proj"], y.reshape(*x.shape[:-1], dim), features)
+    y = ops.split_axis(ops.merge_axes(y, 2), 0, x.shape[1])
+    return dense(scope["proj"], y, features)
 
 
 @kernel

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import initializers
+from flaim_core import initializers, ops
 from flaim_core.leaf import Init
 from flaim_core.ops import at_least_float32, fusion_boundary, per_channel
 from flaim_core.scope import Scope, kernel
@@ -133,10 +133,11 @@ def group_norm(
         what = f"{groups} groups" if group_size is None else f"groups of {group_size}"
         raise ValueError(f"{'/'.join(scope.path)}: width {features} does not divide into {what}")
     groups = groups if group_size is None else features // group_size
-    grouped = at_least_float32(x).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    pixels = at_least_float32(x).reshape(x.shape[0], -1, features)
+    grouped = ops.split_axis(pixels, 2, features // groups)
     mean = fusion_boundary(jnp.mean(grouped, (1, 3), keepdims=True))
     normed = (grouped - mean) * fusion_boundary(_rsqrt(_variance(grouped, mean, (1, 3), True) + eps))
-    return _affine(scope, normed.reshape(x.shape), x.shape[-1], scale_init).astype(x.dtype)
+    return _affine(scope, ops.merge_axes(normed, 2).reshape(x.shape), features, scale_init).astype(x.dtype)
 
 
 @kernel

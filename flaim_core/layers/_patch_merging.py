@@ -3,6 +3,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flaim_core import ops
 from flaim_core.layers._linear import linear
 from flaim_core.layers._norm import layer_norm
 from flaim_core.scope import Scope, kernel
@@ -22,6 +23,6 @@ def patch_merging(
     if height % 2 or width % 2:
         x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     rows, columns = x.shape[1] // 2, x.shape[2] // 2
-    x = x.reshape(batch, rows, 2, columns, 2, channels).transpose(0, 1, 3, 4, 2, 5)
+    x = ops.split_axis(ops.split_axis(x, 2, 2), 1, 2).transpose(0, 1, 3, 4, 2, 5)
     x = norm(scope["norm"], x.reshape(batch, rows, columns, 4 * channels))
     return linear(scope["reduction"], x, 2 * channels if features is None else features, bias=False)

@@ -1,7 +1,7 @@
 """Arrays in, arrays out: lowerings and partitions without leaves."""
 
 from flaim_core.ops._attention import attention_weights, dot_product_attention
-from flaim_core.ops._broadcast import per_channel
+from flaim_core.ops._broadcast import for_each, merge_axes, per_channel, split_axis
 from flaim_core.ops._dense import dense
 from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._fusion import fusion_boundary
@@ -17,6 +17,7 @@ from flaim_core.ops._windows import (
     window_reverse,
 )
 from flaim_core.ops.conv import conv, same_padding
+from flaim_core.ops.conv.per_sample import conv_per_sample
 
 __all__ = [
     "SizeError",
@@ -27,8 +28,10 @@ __all__ = [
     "blur_pool",
     "check_fits",
     "conv",
+    "conv_per_sample",
     "dense",
     "dot_product_attention",
+    "for_each",
     "fusion_boundary",
     "gather_bias",
     "global_avg_pool",
@@ -36,10 +39,12 @@ __all__ = [
     "grid_partition",
     "grid_reverse",
     "max_pool",
+    "merge_axes",
     "per_channel",
     "relative_position_index",
     "same_padding",
     "shifted_window_mask",
+    "split_axis",
     "window_partition",
     "window_reverse",
 ]

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from flaim_core.ops._broadcast import merge_axes, split_axis
 from flaim_core.ops._views import Pair
 
 
@@ -21,17 +22,15 @@ def window_partition(x: Float[Array, "b h w c"], window: Pair) -> Float[Array, "
 
     Liu et al., "Swin Transformer" (2021), section 3.2.
     """
-    b, h, w, c = x.shape
+    h, w = x.shape[1:3]
     _check_divisible((h, w), window, "windows")
-    x = x.reshape(b, h // window[0], window[0], w // window[1], window[1], c)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, window[0] * window[1], c)
+    return _side_by_side(split_axis(split_axis(x, 2, window[1]), 1, window[0]).transpose(0, 1, 3, 2, 4, 5))
 
 
 def window_reverse(windows: Float[Array, "b n t c"], window: Pair, size: Pair) -> Float[Array, "b h w c"]:
     """The map of `size` (height, width) that `window_partition` split."""
-    b, *_, c = windows.shape
-    x = windows.reshape(b, size[0] // window[0], size[1] // window[1], *window, c)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, *size, c)
+    x = split_axis(split_axis(windows, 2, window[1]), 1, size[1] // window[1])
+    return _side_by_side(x.transpose(0, 1, 3, 2, 4, 5))
 
 
 def grid_partition(x: Float[Array, "b h w c"], grid: Pair) -> Float[Array, "b n t c"]:
@@ -39,17 +38,21 @@ def grid_partition(x: Float[Array, "b h w c"], grid: Pair) -> Float[Array, "b n 
 
     Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
     """
-    b, h, w, c = x.shape
+    h, w = x.shape[1:3]
     _check_divisible((h, w), grid, "grids")
-    x = x.reshape(b, grid[0], h // grid[0], grid[1], w // grid[1], c)
-    return x.transpose(0, 2, 4, 1, 3, 5).reshape(b, -1, grid[0] * grid[1], c)
+    x = split_axis(split_axis(x, 2, w // grid[1]), 1, h // grid[0])
+    return _side_by_side(x.transpose(0, 2, 4, 1, 3, 5))
 
 
 def grid_reverse(grids: Float[Array, "b n t c"], grid: Pair, size: Pair) -> Float[Array, "b h w c"]:
     """The map of `size` (height, width) that `grid_partition` split."""
-    b, *_, c = grids.shape
-    x = grids.reshape(b, size[0] // grid[0], size[1] // grid[1], *grid, c)
-    return x.transpose(0, 3, 1, 4, 2, 5).reshape(b, *size, c)
+    x = split_axis(split_axis(grids, 2, grid[1]), 1, size[1] // grid[1])
+    return _side_by_side(x.transpose(0, 3, 1, 4, 2, 5))
+
+
+def _side_by_side(x: Array) -> Array:
+    """Axes 1 and 2 as one, and axes 3 and 4."""
+    return merge_axes(merge_axes(x, 3), 1)
 
 
 @functools.cache

@@ -1,0 +1,122 @@
+"""Every matrix product and convolution of every family: the precision asked for reaches it, and so do interceptors."""
+
+import contextlib
+import re
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import flaim_core
+from flaim import models
+from flaim_core import _jax
+from tests.models.test_properties import small
+
+
+@pytest.fixture(params=models.families(), scope="module")
+def family(request):
+    return request.param
+
+
+def training_step(model: models.Model):
+    """Value and gradients, of parameters and images, as functions of variables and images."""
+
+    def loss(params, x, variables):
+        output = model.apply({**variables, "params": params}, x, training=True, rng=jax.random.key(2))
+        return jnp.mean(output.value**2)
+
+    def step(variables, x):
+        return model.apply(variables, x).value, jax.grad(loss, (0, 1))(variables["params"], x, variables)
+
+    return step
+
+
+def abstract(model: models.Model) -> tuple:
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return shapes, model.image(2)
+
+
+def products(text: str) -> list[str]:
+    """StableHLO's products and convolutions, a line each."""
+    return re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", text)
+
+
+@pytest.mark.parametrize("mode", ["auto", "portable"])
+def test_precision_reaches_every_product(family, mode):
+    model = small(family)
+    step, inputs = training_step(model), abstract(model)
+
+    def highest(variables, x):
+        with jax.default_matmul_precision("highest"):
+            return step(variables, x)
+
+    with flaim_core.lowering(mode):
+        inside = jax.jit(highest).trace(*inputs)
+        with jax.default_matmul_precision("highest"):
+            around = jax.jit(step).trace(*inputs)
+    for traced in (inside, around):  # lowered where nothing is asked for any more
+        found = products(traced.lower(lowering_platforms=("tpu",)).as_text())
+        others = [line for line in found if line.count("HIGHEST") != 2]
+        assert found and not others, f"{len(others)} of {len(found)} products, such as {others[0]}"
+
+
+@contextlib.contextmanager
+def intercepted(monkeypatch):
+    """lax's products and `jnp.einsum`, named "intercepted", in the way of quantisation libraries: by their code."""
+    with monkeypatch.context() as patch:
+        for name in ("dot_general", "conv_general_dilated"):
+            function = getattr(jax.lax, name)
+            original = types.FunctionType(
+                function.__code__, function.__globals__, function.__name__, function.__defaults__
+            )
+            original.__kwdefaults__ = function.__kwdefaults__
+            _ORIGINALS[name] = original
+            patch.setattr(function, "__code__", eval(_REPLACEMENT.format(name=name)).__code__)
+        einsum = jnp.einsum
+        patch.setattr(jnp, "einsum", lambda *args, **kwargs: _named(einsum, *args, **kwargs))
+        yield
+
+
+_ORIGINALS: dict = {}
+_REPLACEMENT = f"lambda *a, **k: __import__('{__name__}', fromlist=['_']).call({{name!r}}, *a, **k)"
+
+
+def _named(function, *args, **kwargs):
+    with jax.named_scope("intercepted"):
+        return function(*args, **kwargs)
+
+
+def call(name, *args, **kwargs):
+    """The original of an intercepted function."""
+    return _named(_ORIGINALS[name], *args, **kwargs)
+
+
+def missed(jaxpr, below: bool = False) -> list:
+    """Products and convolutions of a program that no interceptor has seen."""
+    found = []
+    for equation in jaxpr.eqns:
+        seen = below or "intercepted" in str(equation.source_info.name_stack)
+        if equation.primitive.name in ("dot_general", "conv_general_dilated") and not seen:
+            found.append(equation)
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            found += missed(inner, seen)
+    return found
+
+
+def test_interceptors_see_every_product(family, monkeypatch):
+    """Also those of programs that were traced before, when nobody intercepted them."""
+    model = small(family)
+    inputs = abstract(model)
+
+    def run(variables, x):
+        return model.apply(variables, x).value
+
+    jax.jit(run).trace(*inputs)
+    with intercepted(monkeypatch):
+        assert _jax.products_are_intercepted()
+        jaxpr = jax.make_jaxpr(lambda *inputs: run(*inputs))(*inputs)
+    assert not _jax.products_are_intercepted()
+    found = missed(jaxpr.jaxpr)
+    assert "intercepted" in str(jaxpr.pretty_print(name_stack=True))
+    assert not found, f"{len(found)} products, such as {found[0]}"
