@@ -14,6 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.models._fuse import folds, shift
+from flaim_core._jax import InconclusiveSizeError
 from flaim_core.microbatch import in_microbatches, microbatches
 
 
@@ -138,8 +139,13 @@ class Model:
             without_stats = lambda *inputs: run(*inputs)._replace(batch_stats={})  # noqa: E731
             output = in_microbatches(without_stats, x, variables, rng, parts=parts)
             return output._replace(batch_stats=variables.get("batch_stats", {}))
-        except ValueError as error:
-            if x.shape[1:3] == self.input_size:
+        except (ValueError, InconclusiveSizeError) as error:
+            if not all(isinstance(n, int) for n in x.shape[1:3]):
+                raise ValueError(
+                    f"{self.name} does not take images of symbolic height and width, {x.shape[1]}x{x.shape[2]}; the "
+                    f"batch may be symbolic. Constraints on height and width may help where sizes are compared.\n{error}"
+                ) from error
+            if x.shape[1:3] == self.input_size or not isinstance(error, ValueError):
                 raise
             raise type(error)(
                 f"{self.name} is made for images of {self.input_size[0]}x{self.input_size[1]}, got "

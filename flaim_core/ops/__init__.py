@@ -1,9 +1,11 @@
 """Arrays in, arrays out: lowerings and partitions without leaves."""
 
+from flaim_core._jax import max_dim
 from flaim_core.ops._attention import dot_product_attention
 from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._dense import dense
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
+from flaim_core.ops._views import every
 from flaim_core.ops._windows import (
     gather_bias,
     grid_partition,
@@ -21,11 +23,13 @@ __all__ = [
     "conv",
     "dense",
     "dot_product_attention",
+    "every",
     "gather_bias",
     "global_avg_pool",
     "global_max_pool",
     "grid_partition",
     "grid_reverse",
+    "max_dim",
     "max_pool",
     "per_channel",
     "relative_position_index",
