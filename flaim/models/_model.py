@@ -142,8 +142,8 @@ class Model:
         except (ValueError, InconclusiveSizeError) as error:
             if not all(isinstance(n, int) for n in x.shape[1:3]):
                 raise ValueError(
-                    f"{self.name} does not take images of symbolic height and width, {x.shape[1]}x{x.shape[2]}; the "
-                    f"batch may be symbolic. Constraints on height and width may help where sizes are compared.\n{error}"
+                    f"{self.name} does not take images of {x.shape[1]}x{x.shape[2]}; their number may be symbolic, and "
+                    f"where sizes are compared, constraints on height and width may help.\n{error}"
                 ) from error
             if x.shape[1:3] == self.input_size or not isinstance(error, ValueError):
                 raise
