@@ -45,9 +45,7 @@ def test_outputs_and_intermediates(n_classes):
 @pytest.mark.parametrize("batch, parts", [(1, 1), (2, 1), (3, 3), (4, 2), (6, 3), (7, 7)])
 def test_microbatches_are_equal_and_small_enough(batch, parts):
     found = []
-    jax.eval_shape(
-        lambda x: found.append(microbatch.microbatches(x, [])), jax.ShapeDtypeStruct((batch, SIZE, SIZE, 3), "f4")
-    )
+    jax.eval_shape(lambda x: found.append(microbatch.microbatches(x, [])), jax.ShapeDtypeStruct((batch, SIZE, SIZE, 3), "f4"))
     assert found == [parts]
 
 
