@@ -6,6 +6,7 @@ import typer
 
 from flaim.cli._convert import convert
 from flaim.cli._demo import demo
+from flaim.cli._export import export
 from flaim.cli._info import info
 from flaim.cli._inspect import inspect
 from flaim.cli._list import list_checkpoints
@@ -25,6 +26,7 @@ app.command("list")(list_checkpoints)
 app.command()(info)
 app.command()(predict)
 app.command()(convert)
+app.command()(export)
 app.command()(inspect)
 
 

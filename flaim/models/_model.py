@@ -16,6 +16,7 @@ import flaim_core as core
 from flaim.models._apply import Mode, run
 from flaim.models._fuse import folds, shift
 from flaim.models._values import as_value
+from flaim_core._jax import InconclusiveSizeError
 
 
 class Feature(NamedTuple):
@@ -134,8 +135,14 @@ class Model:
             return self._nothing(variables, x, training=training, rng=rng, capture=capture, modules=modules)
         try:
             return run(self, variables, x, rng, Mode(training, use_running_average, capture, axis_name), modules)
-        except ValueError as error:
-            if x.shape[1:3] == self.input_size or isinstance(error, core.ops.SizeError):
+        except (ValueError, InconclusiveSizeError) as error:
+            if not all(isinstance(n, int) for n in x.shape[1:3]):
+                raise ValueError(
+                    f"{self.name} does not take images of {x.shape[1]}x{x.shape[2]}; their number may be symbolic, and "
+                    f"where sizes are compared, constraints on height and width may help.\n{error}"
+                ) from error
+            fits = x.shape[1:3] == self.input_size
+            if fits or isinstance(error, core.ops.SizeError) or not isinstance(error, ValueError):
                 raise
             raise type(error)(
                 f"{self.name} is made for images of {self.input_size[0]}x{self.input_size[1]}, got "

@@ -311,7 +311,7 @@ def maxvit(
             with it the mean of the map.
         drop_path_rate: Of the last block; it grows linearly from 0 at the first.
     """
-    size = (max(x.shape[1] // 32, 1), max(x.shape[2] // 32, 1))
+    size = (ops.max_dim(x.shape[1] // 32, 1), ops.max_dim(x.shape[2] // 32, 1))
     x = stem(scope["stem"], x, tuple(stem_dims))
     scope.capture("stage_0", x)
     rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))

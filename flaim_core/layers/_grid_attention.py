@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from flaim_core import initializers, ops
 from flaim_core.layers._conv import pair
 from flaim_core.layers._drop import dropout
+from flaim_core.layers._fixed_size import require_fixed
 from flaim_core.layers._linear import linear
 from flaim_core.scope import Scope, kernel
 
@@ -111,6 +112,7 @@ def block_attention(
         dense: The layers `qkv` and `proj`: `linear`, or a 1x1 `conv`.
     """
     size = pair(size)
+    require_fixed(scope, "rel_pos", (*size, x.shape[1], x.shape[2]))
     parts = ops.window_partition(x, size)
     y = _attend(scope, parts, features, num_heads, size, dim, position_bias, heads_first, dense)
     return ops.window_reverse(y, size, (x.shape[1], x.shape[2]))
@@ -135,6 +137,7 @@ def grid_attention(
     Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
     """
     size = pair(size)
+    require_fixed(scope, "rel_pos", (*size, x.shape[1], x.shape[2]))
     parts = ops.grid_partition(x, size)
     y = _attend(scope, parts, features, num_heads, size, dim, position_bias, heads_first, dense)
     return ops.grid_reverse(y, size, (x.shape[1], x.shape[2]))

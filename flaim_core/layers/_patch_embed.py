@@ -25,7 +25,9 @@ def patch_embed(
     Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021), section 3.1.
     """
     patch = pair(patch_size)
-    if not drop_remainder and (x.shape[1] % patch[0] or x.shape[2] % patch[1]):
+    # Of a symbolic size nobody knows: what follows has leaves that are made for one size, and says so.
+    known = all(isinstance(n, int) for n in x.shape[1:3])
+    if known and not drop_remainder and (x.shape[1] % patch[0] or x.shape[2] % patch[1]):
         raise ValueError(
             f"an image of {x.shape[1]}x{x.shape[2]} does not divide into patches of {patch[0]}x{patch[1]}; "
             "choose an input size for which it does"

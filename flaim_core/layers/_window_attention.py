@@ -4,6 +4,7 @@ from jaxtyping import Array, Float
 from flaim_core import initializers, ops
 from flaim_core.layers._attention import attention
 from flaim_core.layers._conv import pair
+from flaim_core.layers._fixed_size import require_fixed
 from flaim_core.scope import Scope, kernel
 
 
@@ -30,6 +31,7 @@ def window_attention(
     Raises ValueError where a shift is not smaller than its window. Liu et al., "Swin Transformer" (2021), section 3.2.
     """
     size, window, shift = (x.shape[1], x.shape[2]), pair(window), pair(shift)
+    require_fixed(scope, "relative_position_bias_table", size)
     if any(not 0 <= s < w for s, w in zip(shift, window)):
         raise ValueError(
             f"{'/'.join(scope.path)}: windows of {window[0]}x{window[1]} cannot be shifted by {shift[0]}x{shift[1]}; "

@@ -1,5 +1,6 @@
 """Arrays in, arrays out: lowerings and partitions without leaves."""
 
+from flaim_core._jax import max_dim
 from flaim_core.ops._attention import attention_weights, dot_product_attention
 from flaim_core.ops._broadcast import for_each, merge_axes, per_channel, split_axis
 from flaim_core.ops._dense import dense
@@ -7,6 +8,7 @@ from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
+from flaim_core.ops._views import every
 from flaim_core.ops._windows import (
     gather_bias,
     grid_partition,
@@ -31,6 +33,7 @@ __all__ = [
     "conv_per_sample",
     "dense",
     "dot_product_attention",
+    "every",
     "for_each",
     "fusion_boundary",
     "gather_bias",
@@ -38,6 +41,7 @@ __all__ = [
     "global_max_pool",
     "grid_partition",
     "grid_reverse",
+    "max_dim",
     "max_pool",
     "merge_axes",
     "per_channel",

@@ -57,9 +57,14 @@ def _sum_of_views(x: Array, window: Pair, stride: Pair) -> Array:
     return functools.reduce(jnp.add, _views(x, window, stride))
 
 
-def _reduce_window(x: Array, window: Pair, stride: Pair, initial: float, combine: Callable) -> Array:
+def _reduce_window(
+    x: Array, window: Pair, stride: Pair, initial: float, combine: Callable, padding: Pads = _NO_PADDING
+) -> Array:
     start = np.asarray(initial, x.dtype)  # concrete, so that jax recognises maximum and sum and their gradients
-    return lax.reduce_window(x, start, combine, (1, *window, 1), (1, *stride, 1), "VALID")
+    if not all(isinstance(n, int) for side in padding for n in side):  # symbolic
+        x, padding = pad(x, padding, initial), _NO_PADDING
+    pads = ((0, 0), *padding, (0, 0))
+    return lax.reduce_window(x, start, combine, (1, *window, 1), (1, *stride, 1), pads)
 
 
 def _ceil_padding(size: Pair, window: Pair, stride: Pair, padding: Pads) -> Pads:
@@ -67,9 +72,11 @@ def _ceil_padding(size: Pair, window: Pair, stride: Pair, padding: Pads) -> Pads
 
     def along_axis(n: int, k: int, s: int, pads: Pair) -> Pair:
         before, after = pads
-        count = -((k - n - before - after) // s) + 1
-        count = _jax.min_dim(count, -(-(n + before) // s))  # torch drops a window that starts in the padding
-        return before, _jax.max_dim(after, (count - 1) * s + k - n - before)
+        last = (n + before + after - k + s - 1) // s  # the last window, counted from 0
+        if after + s <= k:
+            return before, last * s + k - n - before
+        last = _jax.min_dim(last, (n + before - 1) // s)  # torch drops a window that starts in the padding
+        return before, _jax.max_dim(after, last * s + k - n - before)
 
     vertical, horizontal = map(along_axis, size, window, stride, padding)
     return vertical, horizontal
@@ -86,10 +93,9 @@ def max_pool(
     if ceil_mode:
         padding = _ceil_padding((x.shape[1], x.shape[2]), window, stride, padding)
     check_fits((x.shape[1], x.shape[2]), window, padding)
-    x = pad(x, padding, -jnp.inf)
     if for_cpu_alone(x):
-        return _max_of_views(x, window, stride)
-    return _reduce_window(x, window, stride, -jnp.inf, lax.max)
+        return _max_of_views(pad(x, padding, -jnp.inf), window, stride)
+    return _reduce_window(x, window, stride, -jnp.inf, lax.max, padding)
 
 
 def avg_pool(
@@ -107,9 +113,10 @@ def avg_pool(
     size = (x.shape[1], x.shape[2])
     extended = _ceil_padding(size, window, stride, padding) if ceil_mode else padding
     check_fits(size, window, extended)
-    images = pad(x, extended)
-    views = for_cpu_alone(images)
-    total = _sum_of_views(images, window, stride) if views else _reduce_window(images, window, stride, 0, lax.add)
+    if for_cpu_alone(x):
+        total = _sum_of_views(pad(x, extended), window, stride)
+    else:
+        total = _reduce_window(x, window, stride, 0, lax.add, extended)
     if extended == (padding if count_padding else _NO_PADDING):
         return total * jnp.asarray(1 / (window[0] * window[1]), x.dtype)
     counts = [

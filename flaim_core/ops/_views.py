@@ -15,6 +15,11 @@ def pad(x: Float[Array, "b h w c"], padding: Pads, value: float = 0) -> Float[Ar
     return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), (*padding[0], 0), (*padding[1], 0), (0, 0, 0)])
 
 
+def every(x: Float[Array, "b h w c"], stride: Pair) -> Float[Array, "b h2 w2 c"]:
+    """Every so many rows and columns, the first included; symbolic sizes come out as those of a convolution do."""
+    return x if stride == (1, 1) else lax.slice(x, (0, 0, 0, 0), x.shape, (1, *stride, 1))
+
+
 def pad_rows(x: Float[Array, "b h w c"], padding: Pads) -> Float[Array, "b h2 w2 c"]:
     """`pad` with zeros, of whole rows: the channels of a row's pixels stand side by side, as one axis.
 

@@ -7,7 +7,7 @@ from flaim_core import _jax
 from flaim_core.lowering import for_cpu_alone
 from flaim_core.ops._dense import dense
 from flaim_core.ops._fits import check_fits
-from flaim_core.ops._views import Pads, Pair
+from flaim_core.ops._views import Pads, Pair, every, pad
 from flaim_core.ops.conv._window import Window, xla_convolution
 from flaim_core.ops.conv.primitive import convolution, depthwise
 
@@ -16,7 +16,9 @@ def same_padding(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (
     """TensorFlow's "same" padding: output size `ceil(size / stride)`, the odd pixel at the bottom and right."""
 
     def along_axis(n: int, k: int, s: int, d: int) -> Pair:
-        total = _jax.max_dim((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        total = (n - 1) // s * s + (k - 1) * d + 1 - n
+        if (k - 1) * d + 1 < s:  # a maximum that symbolic sizes cannot always be rid of
+            total = _jax.max_dim(total, 0)
         return total // 2, total - total // 2
 
     vertical, horizontal = map(along_axis, size, kernel_size, stride, dilation)
@@ -36,11 +38,13 @@ def conv(
 
     `padding` is ((top, bottom), (left, right)), in pixels. Raises SizeError where images are smaller than the kernel.
     """
+    if not all(isinstance(n, int) for side in padding for n in side):  # XLA's convolution takes no symbolic padding
+        x, padding = pad(x, padding), ((0, 0), (0, 0))
     window = Window(stride, padding, dilation, groups)
     check_fits((x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]), padding, dilation)
     (height, width, per_group), channels = kernel.shape[:3], x.shape[-1]
     if (height, width) == (1, 1) and window.is_unpadded and groups == 1:
-        return dense(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
+        return dense(every(x, stride), kernel[0, 0])
     if not for_cpu_alone(x, kernel):
         return xla_convolution(x, kernel, window=window)
     if (height, width) == stride and window.is_unpadded and dilation == (1, 1) and groups == 1:

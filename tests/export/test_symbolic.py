@@ -1,0 +1,81 @@
+"""`jax.export` with symbolic sizes: any batch for every family, any image for those that are fully convolutional."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from flaim import models
+from tests.models.test_properties import images, randomised, small
+from tests.oracle import relative_error
+
+PLATFORMS = ["cpu", "cuda", "tpu"]
+# Where a leaf is made for one image size, and which.
+FIXED = {
+    "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
+    "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
+    "vit": "pos_embed",
+}
+
+
+@pytest.fixture(params=models.families(), scope="module")
+def family(request):
+    return request.param
+
+
+def shapes_of(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def exported(model, variables, shape: str, constraints=()):
+    x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape, constraints=constraints), jnp.float32)
+    run = jax.jit(lambda v, x: model.apply(v, x).value)
+    program = jax.export.export(run, platforms=PLATFORMS)(shapes_of(variables), x)
+    return jax.export.deserialize(program.serialize())
+
+
+def assert_equal(program, model, variables, x):
+    assert relative_error(program.call(variables, x), model.apply(variables, x).value) < 1e-5
+
+
+def test_batch(family):
+    model = small(family)
+    variables = randomised(model)
+    height, width = model.input_size
+    program = exported(model, variables, f"b, {height}, {width}, 3")
+    assert program.platforms == tuple(PLATFORMS)
+    for batch in (1, 3):
+        assert_equal(program, model, variables, images(model, batch))
+
+
+def test_height_and_width(family):
+    model = small(family)
+    variables = randomised(model)
+    side = model.input_size[0]
+    if family in FIXED:
+        with pytest.raises(ValueError, match=rf"(?s){model.name} does not take images of hxw.*{FIXED[family]} is made"):
+            exported(model, variables, "b, h, w, 3")
+        return
+    program = exported(model, variables, "b, h, w, 3", [f"h >= {side}", f"w >= {side}"])
+    assert_equal(program, model, variables, images(model, 2))
+    assert_equal(program, model, variables, images(model.replace(input_size=(side + 5, side + 14)), 1))
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("resnet50d", {"depths": (1, 1)}),  # average pooling of last, partial windows
+        ("tf_efficientnetv2_b0", {}),  # "same" padding, whose pixels depend on the size
+        ("resnetaa50d", {"depths": (1, 1)}),  # blurred subsampling
+    ],
+)
+def test_other_ways_to_halve_a_map(name, options):
+    model = models.create(name, n_classes=7, input_size=32, **options)
+    variables = shapes_of(model.init(jax.random.key(0)))
+    output = exported(model, variables, "b, h, w, 3", ["h >= 32", "w >= 32"]).out_avals[0]
+    assert str(output.shape) == "(b, 7)"
+
+
+def test_sizes_that_have_to_be_compared_ask_for_a_constraint():
+    model = small("vgg")  # pools small maps up
+    with pytest.raises(ValueError, match=r"vgg11_bn does not take images of hxw.*constraints on height and width"):
+        exported(model, randomised(model), "b, h, w, 3")
