@@ -33,7 +33,6 @@ _eval_jaxpr = _internal("jax.core", "eval_jaxpr")
 ShapedArray = _internal("jax.core", "ShapedArray")
 _unmapped_aval = _internal("jax.extend.core", "unmapped_aval")
 
-InconclusiveSizeError = _internal("jax.core", "InconclusiveDimensionOperation")
 max_dim, min_dim = _internal("jax.core", "max_dim"), _internal("jax.core", "min_dim")
 _jit_p = _internal("jax.extend.core.primitives", "jit_p")
 

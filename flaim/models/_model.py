@@ -16,7 +16,6 @@ import flaim_core as core
 from flaim.models._apply import Mode, run
 from flaim.models._fuse import folds, shift
 from flaim.models._values import as_value
-from flaim_core._jax import InconclusiveSizeError
 
 
 class Feature(NamedTuple):
@@ -135,7 +134,7 @@ class Model:
             return self._nothing(variables, x, training=training, rng=rng, capture=capture, modules=modules)
         try:
             return run(self, variables, x, rng, Mode(training, use_running_average, capture, axis_name), modules)
-        except (ValueError, InconclusiveSizeError) as error:
+        except (ValueError, jax.errors.InconclusiveDimensionOperation) as error:
             if not all(isinstance(n, int) for n in x.shape[1:3]):
                 raise ValueError(
                     f"{self.name} does not take images of {x.shape[1]}x{x.shape[2]}; their number may be symbolic, and "
