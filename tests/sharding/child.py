@@ -27,7 +27,6 @@ from jax.sharding import PartitionSpec as P
 from flaim import models
 from tests.models.test_properties import images, randomised, small
 
-
 # Families whose blocks are unlike each other: what costs a compilation more is checked for these.
 UNLIKE = ("resnet", "vit")
 BATCH, DEVICES = 8, 4
