@@ -5,7 +5,7 @@ from flaim_core.ops._attention import dot_product_attention
 from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._dense import dense
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
-from flaim_core.ops._views import every
+from flaim_core.ops._views import Pads, Sizes, every
 from flaim_core.ops._windows import (
     gather_bias,
     grid_partition,
@@ -18,6 +18,8 @@ from flaim_core.ops._windows import (
 from flaim_core.ops.conv import conv, same_padding
 
 __all__ = [
+    "Pads",
+    "Sizes",
     "avg_pool",
     "blur_pool",
     "conv",

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float
 
 from flaim_core import _jax
 from flaim_core.lowering import for_cpu_alone
-from flaim_core.ops._views import Pads, Pair, pad, shifted_views
+from flaim_core.ops._views import Pads, Pair, Sizes, pad, shifted_views
 from flaim_core.ops.conv import conv
 
 _NO_PADDING: Pads = ((0, 0), (0, 0))
@@ -65,10 +66,10 @@ def _reduce_window(
     return lax.reduce_window(x, start, combine, (1, *window, 1), (1, *stride, 1), pads)
 
 
-def _ceil_padding(size: Pair, window: Pair, stride: Pair, padding: Pads) -> Pads:
+def _ceil_padding(size: Sizes, window: Pair, stride: Pair, padding: Pads) -> Pads:
     """Padding extended at the bottom and right so that a last, partial window counts (torch's `ceil_mode`)."""
 
-    def along_axis(n: int, k: int, s: int, pads: Pair) -> Pair:
+    def along_axis(n: Any, k: int, s: int, pads: Sizes) -> Sizes:
         before, after = pads
         last = (n + before + after - k + s - 1) // s  # the last window, counted from 0
         if after + s <= k:
@@ -119,7 +120,7 @@ def avg_pool(
 
 
 def _window_counts(
-    size: Pair, window: Pair, stride: Pair, padding: Pads, extended: Pads, count_padding: bool
+    size: Sizes, window: Pair, stride: Pair, padding: Pads, extended: Pads, count_padding: bool
 ) -> Float[Array, "1 h2 w2 1"]:
     """How many positions of each window the mean divides by."""
     counted = jnp.ones((1, *size, 1), jnp.float32)
