@@ -15,7 +15,7 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return first, second
 
 
-def resolve_padding(padding, size, kernel_size, stride, dilation=(1, 1)) -> tuple[tuple[int, int], tuple[int, int]]:
+def resolve_padding(padding, size, kernel_size, stride, dilation=(1, 1)) -> ops.Pads:
     """((top, bottom), (left, right)) for a padding given as `conv` takes it."""
     if padding == "same":
         return ops.same_padding(size, kernel_size, stride, dilation)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -6,7 +8,7 @@ from flaim_core.ops import accumulation_dtype
 from flaim_core.scope import Scope, kernel
 
 
-def _keep(scope: Scope, x: Array, rate, mask_shape: tuple[int, ...]) -> Array:
+def _keep(scope: Scope, x: Array, rate, mask_shape: tuple[Any, ...]) -> Array:
     """`x` where a mask of keep probability `1 - rate` is set, scaled to keep its expectation; zero elsewhere."""
     if not scope.training or (isinstance(rate, int | float) and rate == 0):
         return x

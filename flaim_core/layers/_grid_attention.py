@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
-from flaim_core.layers._conv import pair
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._fixed_size import require_fixed
 from flaim_core.layers._linear import linear
@@ -92,7 +91,7 @@ def block_attention(
     features: int | None = None,
     *,
     num_heads: int,
-    size: int | tuple[int, int] = 7,
+    size: int | ops.Sizes = 7,
     dim: int | None = None,
     position_bias: Callable = relative_position_table,
     heads_first: bool = False,
@@ -111,7 +110,7 @@ def block_attention(
         heads_first: In the output of `qkv`, a head's query, key and value stand together.
         dense: The layers `qkv` and `proj`: `linear`, or a 1x1 `conv`.
     """
-    size = pair(size)
+    size = (size, size) if isinstance(size, int) else size
     require_fixed(scope, "rel_pos", (*size, x.shape[1], x.shape[2]))
     parts = ops.window_partition(x, size)
     y = _attend(scope, parts, features, num_heads, size, dim, position_bias, heads_first, dense)
@@ -125,7 +124,7 @@ def grid_attention(
     features: int | None = None,
     *,
     num_heads: int,
-    size: int | tuple[int, int] = 7,
+    size: int | ops.Sizes = 7,
     dim: int | None = None,
     position_bias: Callable = relative_position_table,
     heads_first: bool = False,
@@ -136,7 +135,7 @@ def grid_attention(
     Takes what `block_attention` takes and has its paths; `size` is a grid's height and width in tokens.
     Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
     """
-    size = pair(size)
+    size = (size, size) if isinstance(size, int) else size
     require_fixed(scope, "rel_pos", (*size, x.shape[1], x.shape[2]))
     parts = ops.grid_partition(x, size)
     y = _attend(scope, parts, features, num_heads, size, dim, position_bias, heads_first, dense)

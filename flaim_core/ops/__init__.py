@@ -8,7 +8,7 @@ from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
-from flaim_core.ops._views import every
+from flaim_core.ops._views import Pads, Sizes, every
 from flaim_core.ops._windows import (
     gather_bias,
     grid_partition,
@@ -22,7 +22,9 @@ from flaim_core.ops.conv import conv, same_padding
 from flaim_core.ops.conv.per_sample import conv_per_sample
 
 __all__ = [
+    "Pads",
     "SizeError",
+    "Sizes",
     "accumulation_dtype",
     "at_least_float32",
     "attention_weights",

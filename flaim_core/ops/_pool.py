@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flaim_core import _jax
 from flaim_core.lowering import for_cpu_alone
 from flaim_core.ops._fits import check_fits
 from flaim_core.ops._precision import at_least_float32
-from flaim_core.ops._views import Pads, Pair, pad, shifted_views
+from flaim_core.ops._views import Pads, Pair, Sizes, pad, shifted_views
 from flaim_core.ops.conv import conv
 
 _NO_PADDING: Pads = ((0, 0), (0, 0))
@@ -67,10 +68,10 @@ def _reduce_window(
     return lax.reduce_window(x, start, combine, (1, *window, 1), (1, *stride, 1), pads)
 
 
-def _ceil_padding(size: Pair, window: Pair, stride: Pair, padding: Pads) -> Pads:
+def _ceil_padding(size: Sizes, window: Pair, stride: Pair, padding: Pads) -> Pads:
     """Padding extended at the bottom and right so that a last, partial window counts (torch's `ceil_mode`)."""
 
-    def along_axis(n: int, k: int, s: int, pads: Pair) -> Pair:
+    def along_axis(n: Any, k: int, s: int, pads: Sizes) -> Sizes:
         before, after = pads
         last = (n + before + after - k + s - 1) // s  # the last window, counted from 0
         if after + s <= k:
@@ -126,7 +127,7 @@ def avg_pool(
     return total / (counts[0][None, :, None, None] * counts[1][None, None, :, None]).astype(x.dtype)
 
 
-def _window_counts(windows: int, n: int, window: int, stride: int, counted: Pair, before: int) -> Array:
+def _window_counts(windows: Any, n: Any, window: int, stride: int, counted: tuple[Any, Any], before: Any) -> Array:
     """How many positions of each window along one axis the mean divides by.
 
     These are the axis' `n` pixels and the `counted` ones of the padding, of which `before` stand in front.

@@ -1,13 +1,15 @@
 """Padded images, and shifted views of them: the pixels that each position of a kernel or a pooling window meets."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+Sizes = tuple[Any, Any]  # height and width, whole numbers or symbolic ones
+Pads = tuple[Sizes, Sizes]
 
 
 def pad(x: Float[Array, "b h w c"], padding: Pads, value: float = 0) -> Float[Array, "b h2 w2 c"]:

@@ -19,8 +19,6 @@ from tests.models.test_properties import images, randomised, small
 from tests.oracle import relative_error
 
 NORM_STATS = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
-# What jax2onnx cannot convert for batches of any size, and what it says.
-FIXED_BATCH = {"nasnet": "'batch' used in a context that requires a constant"}
 
 
 def onnx_outputs(path, x):
@@ -36,13 +34,8 @@ def flaim(*args):
 def test_onnx(family, tmp_path):
     model = small(family)
     variables = randomised(model)
-    batch = None
-    if family in FIXED_BATCH:
-        with pytest.raises(export.ExportError, match=FIXED_BATCH[family]):
-            export.to_onnx(model, variables)
-        batch = 2
-    (path,) = export.save_onnx(export.to_onnx(model, variables, batch=batch), tmp_path / "model.onnx")
-    for n in (1, 3) if batch is None else (batch,):
+    (path,) = export.save_onnx(export.to_onnx(model, variables), tmp_path / "model.onnx")
+    for n in (1, 3):
         x = images(model, n)
         assert relative_error(onnx_outputs(path, x), model.apply(variables, x).value) < 1e-4
 

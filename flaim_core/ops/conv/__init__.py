@@ -1,5 +1,7 @@
 """Convolution. `rules` says how a CPU runs which one; everywhere else it is XLA's, or a product where that is equal."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -7,15 +9,15 @@ from flaim_core import _jax
 from flaim_core.lowering import for_cpu_alone
 from flaim_core.ops._dense import dense
 from flaim_core.ops._fits import check_fits
-from flaim_core.ops._views import Pads, Pair, every, pad
+from flaim_core.ops._views import Pads, Pair, Sizes, every, pad
 from flaim_core.ops.conv._window import Window, xla_convolution
 from flaim_core.ops.conv.primitive import convolution, depthwise
 
 
-def same_padding(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:
+def same_padding(size: Sizes, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:
     """TensorFlow's "same" padding: output size `ceil(size / stride)`, the odd pixel at the bottom and right."""
 
-    def along_axis(n: int, k: int, s: int, d: int) -> Pair:
+    def along_axis(n: Any, k: int, s: int, d: int) -> Sizes:
         total = (n - 1) // s * s + (k - 1) * d + 1 - n
         if (k - 1) * d + 1 < s:  # a maximum that symbolic sizes cannot always be rid of
             total = _jax.max_dim(total, 0)

@@ -1,12 +1,12 @@
 """How a kernel is laid over an image."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax import lax
 from jaxtyping import Array, Float
 
-from flaim_core.ops._views import Pads, Pair
+from flaim_core.ops._views import Pads, Pair, Sizes
 
 Shape = tuple[int, ...]
 
@@ -29,7 +29,7 @@ class Window(NamedTuple):
         """Whether nothing is padded."""
         return self.padding == ((0, 0), (0, 0))
 
-    def output_size(self, size: Sequence[int], kernel_size: Sequence[int]) -> Pair:
+    def output_size(self, size: Sequence[Any], kernel_size: Sequence[int]) -> Sizes:
         """Height and width of the output for images of this size."""
         height, width = (
             (n + low + high - (k - 1) * d - 1) // s + 1
