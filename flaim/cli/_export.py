@@ -87,8 +87,8 @@ def _write(model, dest, to, params, batch, size, normalise):
     with progress() as bar:
         task = bar.add_task("reading", total=3)
         config = resolve(model, params)
-        built, variables, norm_stats = get_model(model, params, input_size=size)
-        norm_stats = norm_stats if normalise else None
+        built, variables, stats = get_model(model, params, input_size=size)
+        norm_stats = stats if normalise else None
         facts = describe(built, config, norm_stats)
         bar.update(task, description=f"exporting to {to.value}", completed=1)
         try:

@@ -113,7 +113,8 @@ def _window(node: "onnx_ir.Node") -> tuple[int, ...] | None:
     if node.op_type == "MaxPool":
         window = tuple(node.attributes["kernel_shape"].as_ints())
         return window if len(window) == 4 else None
-    weights = node.inputs[1].const_value
+    value = node.inputs[1]
+    weights = None if value is None else value.const_value
     if weights is None or len(weights.shape) != 6 or not (weights.numpy() == 1).all():
         return None
     return tuple(weights.shape)[2:]

@@ -16,7 +16,7 @@ from flaim_core.ops.conv import rules
 from flaim_core.ops.conv._window import Window, xla_convolution
 
 
-def _output_shape(x: Array, kernel: Array, *, window: Window) -> tuple[int, ...]:
+def _output_shape(x: Any, kernel: Any, *, window: Window) -> tuple[int, ...]:
     return x.shape[0], *window.output_size(x.shape[1:3], kernel.shape[:2]), kernel.shape[-1]
 
 

@@ -15,15 +15,16 @@ from flaim import models
 from flaim.models.convnext import simple_norm
 from flaim.models.resnetv2 import standardised_conv
 from tests import oracle
+from tests.against_torch.test_layers import MODULES
 from tests.core.test_layers import LAYERS, MAP, TOKENS
-from tests.oracle import relative_error
+from tests.numerics import relative_error
 from tests.parity import assert_gradient_parity, assert_parity, variables_from
 
 timm = oracle.timm
 
 
 ALL = {
-    **LAYERS,
+    **{name: (*case, MODULES[name]) for name, case in LAYERS.items()},
     "standardised_conv": (
         standardised_conv,
         MAP,
