@@ -69,7 +69,7 @@ class Declare(Reading):
 
     def call(self, fn, scope, args, kwargs):
         """Trace `fn` once for equal inputs and reuse what it declared, so that a stack of equal blocks costs one."""
-        if self.options.replaced:  # replacements depend on the path
+        if self.options.replaced or self.options.capture not in (None, "*"):  # these depend on the path
             return fn(scope, *args, **kwargs)
         flat, structure = jax.tree.flatten((args, kwargs))
         try:

@@ -25,7 +25,7 @@ _HOW_TO_RUN = {
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="File to write.")],
-    to: Annotated[Target, typer.Option(help="onnx needs the extra flaim[onnx]; stablehlo is for any later jax.")],
+    to: Annotated[Target, typer.Option(help="onnx needs the extra flaim\\[onnx]; stablehlo is for any later jax.")],
     params: Params = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images at a time; by default any number.", show_default=False)

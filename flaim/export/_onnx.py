@@ -117,7 +117,7 @@ def _window(node: "onnx_ir.Node") -> tuple[int, ...] | None:
     weights = None if value is None else value.const_value
     if weights is None or len(weights.shape) != 6 or not (weights.numpy() == 1).all():
         return None
-    return tuple(weights.shape)[2:]
+    return tuple(weights.numpy().shape)[2:]
 
 
 def _replace(graph: Any, node: Any, squeeze: Any, images: Any, window: tuple[int, ...]) -> None:

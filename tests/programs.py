@@ -1,0 +1,29 @@
+"""What programs consist of."""
+
+import jax
+
+from flaim_core import ops
+from flaim_core.ops.conv.primitive import convolution_p, depthwise_p
+
+OWN = {"linear_call", "lower_per_platform"} | {
+    primitive.name + suffix
+    for primitive in (ops._dense.dense_p, convolution_p, depthwise_p)
+    for suffix in ("", "_input_gradient", "_kernel_gradient")
+}
+
+
+def primitives(jaxpr) -> set[str]:
+    """Names of all operations in a program and in those that it calls."""
+    found = set()
+    for equation in jaxpr.eqns:
+        found.add(equation.primitive.name)
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                found |= primitives(inner)
+    return found
+
+
+def own_primitives(function, *args) -> set[str]:
+    """Names of flaim's own operations in `function`."""
+    return primitives(jax.make_jaxpr(function)(*args).jaxpr) & OWN
