@@ -146,7 +146,8 @@ def test_representation_layer():
     plain, others = load(
         {name: value for name, value in tensors.items() if not name.startswith(("pre_logits/", "head/"))}
     )
-    hidden = np.tanh(plain.apply(others, images).value @ tensors["pre_logits/kernel"] + tensors["pre_logits/bias"])
+    pooled = np.asarray(plain.apply(others, images).value)
+    hidden = np.tanh(pooled @ tensors["pre_logits/kernel"] + tensors["pre_logits/bias"])
     expected = hidden @ tensors["head/kernel"] + tensors["head/bias"]
     assert oracle.relative_error(logits, expected) <= 1e-5
 
