@@ -19,7 +19,7 @@ def block(scope, x, *, drop_path_rate=0.0):
 @core.kernel
 def tiny(scope, x, *, n_classes, depth=2, drop_rate=0.2):
     x = core.conv(scope["stem"], x, 8, kernel_size=2, stride=2, padding=0)
-    x = x + scope.param("offset", (8,), core.initializers.zeros)
+    x = x + core.ops.per_channel(scope.param("offset", (8,), core.initializers.zeros), x)
     scope.capture("stage_0", x)
     rates = {"drop_path_rate": [0.1 * i for i in range(depth)]}
     x = scope["layer1"].repeat(block, x, depth, each=rates)

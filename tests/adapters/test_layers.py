@@ -115,9 +115,8 @@ def test_layers_are_listed_and_named(adapter):
 def test_a_users_own_kernel():
     @core.kernel
     def scale_and_shift(scope, x, *, start=1.0):
-        return core.layer_norm(scope["norm"], x) * scope.param(
-            "gain", (x.shape[-1],), core.initializers.constant(start)
-        )
+        gain = scope.param("gain", (x.shape[-1],), core.initializers.constant(start))
+        return core.layer_norm(scope["norm"], x) * core.ops.per_channel(gain, x)
 
     x = jnp.arange(8.0).reshape(2, 4)
     expected = scale_and_shift(core.init(scale_and_shift, jax.random.key(0), x, start=2.0), x)
