@@ -68,7 +68,7 @@ def assert_gradient_parity(
     variables = variables_from(model.spec(), oracle.state(reference))
     images = oracle.image(model.input_size, channels=model.in_channels) if images is None else images
     output = reference(oracle.to_torch(images))
-    weights = np.random.default_rng(3).standard_normal(output.shape, dtype=np.float32)
+    weights = np.random.default_rng(3).standard_normal(output.shape, dtype=np.float32).astype(images.dtype)
     (output * torch.from_numpy(weights)).sum().backward()
     state = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
     params = {"params": model.spec()["params"]}

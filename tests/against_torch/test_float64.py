@@ -1,5 +1,6 @@
 """float64 stays float64: values and gradients are those of torch in double precision."""
 
+import copy
 import functools
 
 import chex
@@ -24,7 +25,7 @@ timm = oracle.timm
 
 
 ALL = {
-    **{name: (*case, MODULES[name]) for name, case in LAYERS.items()},
+    **{name: (*case, copy.deepcopy(MODULES[name])) for name, case in LAYERS.items()},
     "standardised_conv": (
         standardised_conv,
         MAP,

@@ -54,11 +54,15 @@ def run(model: models.Model, axis: str | None = None) -> Callable:
 
 @functools.cache
 def case(family: str, **options: Any) -> tuple:
-    """The small model, its variables, images and targets, and what one device makes of them."""
+    """The small model, its variables, images and targets, and what one device makes of them.
+
+    In float64: a network that normalises by eight images' statistics amplifies float32's rounding beyond any tolerance
+    that would show a fault.
+    """
     model = small(family, **options)
     variables, x = randomised(model), images(model, BATCH)
-    targets = jnp.asarray(np.random.default_rng(2).standard_normal((BATCH, model.n_classes)), jnp.float32)
-    inputs = jax.tree.map(np.asarray, (variables, x, targets))
+    targets = np.random.default_rng(2).standard_normal((BATCH, model.n_classes))
+    inputs = jax.tree.map(lambda array: np.asarray(array, np.float64), (variables, x, targets))
     compiled = jax.jit(run(model)).lower(*inputs).compile()
     return model, inputs, jax.tree.map(np.asarray, compiled(*inputs)), compiled.cost_analysis()["flops"]
 
@@ -353,8 +357,9 @@ def norms_of(leaves: list) -> np.ndarray:
     return np.sort([float(jnp.linalg.norm(leaf.ravel())) for leaf in leaves])
 
 
-FOR_ALL = (check_explicit_mesh, check_shard_map, check_fsdp_on_its_own_axis)
+FOR_ALL = (check_explicit_mesh, check_shard_map)
 FOR_SOME = (
+    check_fsdp_on_its_own_axis,
     check_auto_mesh,
     check_fsdp_on_the_batch_axis,
     check_shard_map_without_vma,
@@ -368,6 +373,7 @@ FOR_SOME = (
 
 def main(*names: str) -> None:
     """Run the checks of families, or of kinds of layers, and say of each what it raised."""
+    jax.config.update("jax_enable_x64", True)
     for name in names:
         checks = (check_kind,) if name in KINDS else (*FOR_ALL, *(FOR_SOME if name in UNLIKE else ()))
         for check in checks:
