@@ -63,6 +63,7 @@ class _Worker:
     def close(self) -> Result:
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
         return self.result
 
 

@@ -38,7 +38,7 @@ def _blocks(sample: Callable, key: PRNGKeyArray, indices: Any, size: int, scale:
 
 
 def _draw(
-    sample: Callable, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any, scale: float, cut: float = math.inf
+    sample: Callable, key: Any, shape: tuple[int, ...], dtype: Any, scale: float, cut: float = math.inf
 ) -> Array:
     """`sample(key, size, scale, cut)` in blocks, as an array of `shape`."""
     count = math.prod(shape)
