@@ -34,7 +34,7 @@ ShapedArray = _internal("jax.core", "ShapedArray")
 _unmapped_aval = _internal("jax.extend.core", "unmapped_aval")
 
 max_dim, min_dim = _internal("jax.core", "max_dim"), _internal("jax.core", "min_dim")
-_jit_p = _internal("jax.extend.core.primitives", "jit_p")
+_jit_p, _remat_p = (_internal("jax.extend.core.primitives", name) for name in ("jit_p", "remat_p"))
 
 # Tracers: what is being compiled.
 Tracer = _internal("jax.core", "Tracer")
@@ -133,8 +133,11 @@ class Program:
             inputs = [isinstance(v, Var) and v in found for v in equation.invars]
             if not any(inputs):
                 continue
-            inner = equation.params["jaxpr"] if equation.primitive is _jit_p else None
-            outputs = [True] * len(equation.outvars) if inner is None else _of_closed(inner).mapped_outputs(inputs)
+            if equation.primitive is _jit_p or equation.primitive is _remat_p:
+                inner = equation.params["jaxpr"]
+                outputs = Program(getattr(inner, "jaxpr", inner)).mapped_outputs(inputs)
+            else:
+                outputs = [True] * len(equation.outvars)
             found |= {v for v, is_mapped in zip(equation.outvars, outputs) if is_mapped}
         return [isinstance(v, Var) and v in found for v in self.jaxpr.outvars]
 

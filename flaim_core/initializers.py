@@ -37,9 +37,7 @@ def _blocks(sample: Callable, key: PRNGKeyArray, indices: Any, size: int, scale:
     return jax.vmap(lambda index: sample(jax.random.fold_in(key, index), size, scale, cut))(indices).reshape(-1)
 
 
-def _draw(
-    sample: Callable, key: Any, shape: tuple[int, ...], dtype: Any, scale: float, cut: float = math.inf
-) -> Array:
+def _draw(sample: Callable, key: Any, shape: tuple[int, ...], dtype: Any, scale: float, cut: float = math.inf) -> Array:
     """`sample(key, size, scale, cut)` in blocks, as an array of `shape`."""
     count = math.prod(shape)
     size, at_once = (_LARGE, 1) if count >= _LARGE else (_SMALL, _SMALL_AT_ONCE)

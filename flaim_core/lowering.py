@@ -21,7 +21,7 @@ Mode = Literal["auto", "portable"]
 _mode = jax.make_user_context("auto")
 
 
-def lowering(mode: Mode) -> contextlib.AbstractContextManager:
+def lowering(mode: str) -> contextlib.AbstractContextManager:
     """A context in which functions are traced with flaim's own primitives where they serve, or without any.
 
     Args:
@@ -31,7 +31,7 @@ def lowering(mode: Mode) -> contextlib.AbstractContextManager:
     return _mode(_checked(mode))
 
 
-def set_lowering(mode: Mode) -> None:
+def set_lowering(mode: str) -> None:
     """Set the mode of `lowering` for the whole process, where no context says otherwise."""
     _mode.set_global(_checked(mode))
 

@@ -26,4 +26,4 @@ def primitives(jaxpr) -> set[str]:
 
 def own_primitives(function, *args) -> set[str]:
     """Names of flaim's own operations in `function`."""
-    return primitives(jax.make_jaxpr(function)(*args).jaxpr) & OWN
+    return primitives(jax.make_jaxpr(lambda *args: function(*args))(*args).jaxpr) & OWN  # traced anew each time

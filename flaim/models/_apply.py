@@ -23,14 +23,14 @@ class Mode(NamedTuple):
     """What of a call is not an array."""
 
     training: bool
-    use_running_average: bool | None
+    use_running_average: bool
     capture: str | None
     axis_name: Any
 
     @property
     def updates_statistics(self) -> bool:
         """Whether batch norm has new running statistics."""
-        return self.training if self.use_running_average is None else not self.use_running_average
+        return not self.use_running_average
 
 
 def run(

@@ -133,7 +133,8 @@ class Model:
         if isinstance(x.shape[0], int) and x.shape[0] == 0:
             return self._nothing(variables, x, training=training, rng=rng, capture=capture, modules=modules)
         try:
-            return run(self, variables, x, rng, Mode(training, use_running_average, capture, axis_name), modules)
+            frozen = not training if use_running_average is None else use_running_average
+            return run(self, variables, x, rng, Mode(training, frozen, capture, axis_name), modules)
         except (ValueError, jax.errors.InconclusiveDimensionOperation) as error:
             if not all(isinstance(n, int) for n in x.shape[1:3]):
                 raise ValueError(

@@ -106,7 +106,13 @@ def _two_operands(
     def compiled(**params: Any) -> Callable:
         return jax.jit(functools.partial(primitive.bind, **params))
 
-    primitive.def_impl(lambda *operands, **params: compiled(**params)(*operands))  # eager: compiled once for all calls
+    def impl(first, second, **params):
+        """An eager call: compiled once for all calls, unless jit is disabled."""
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+            return generic(first, second, **{name: value for name, value in params.items() if name != "context"})
+        return compiled(**params)(first, second)
+
+    primitive.def_impl(impl)
     return primitive
 
 

@@ -61,6 +61,7 @@ def test_meshes_and_symbolic_sizes_get_public_operations():
     assert not own_primitives(_run, sharded, jax.device_put(KERNEL, jax.NamedSharding(mesh, jax.P())))
     with jax.set_mesh(mesh):
         assert not own_primitives(_run, X, KERNEL)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     mapped = jax.shard_map(_run, mesh=mesh, in_specs=(jax.P("data"), jax.P()), out_specs=jax.P("data"))
     assert not own_primitives(mapped, X, KERNEL)
     symbolic = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 8, 8, 16"), jnp.float32)

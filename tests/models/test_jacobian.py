@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import flaim_core as core
-from flaim import models
 from tests.models.test_properties import images, randomised, small
 from tests.oracle import relative_error
 
@@ -29,7 +28,8 @@ def test_jacobian_of_a_kernel_under_jit(kernel, options):
     assert relative_error(jax.jit(jacobian)(TOKENS), jacobian(TOKENS)) < 1e-5
 
 
-@pytest.mark.parametrize("family", models.families())
+# Those that normalise the last axis, as the fault needs it; of the others none has it.
+@pytest.mark.parametrize("family", ["convnext", "maxvit", "swin", "vit"])
 def test_jacobian_of_a_model_under_jit(family):
     """Its product with an image is the derivative in that direction, which no fusion spoils."""
     model = small(family, n_classes=64)
