@@ -67,8 +67,8 @@ def test_weights_are_the_softmax_of_products():
     bias = jnp.asarray(np.random.default_rng(1).standard_normal((2, 5, 5)), jnp.float32)
     variables = core.init(core.attention, jax.random.key(0), x, num_heads=2)
     output = core.apply(core.attention, variables, x, num_heads=2, bias=bias, capture="weights")
-    qkv = (x @ variables["params"]["qkv"]["kernel"] + variables["params"]["qkv"]["bias"][None, None]).reshape(2, 5, 3, 2, 4)
-    query, key, value = jnp.moveaxis(qkv, 2, 0)
+    qkv = x @ variables["params"]["qkv"]["kernel"] + variables["params"]["qkv"]["bias"][None, None]
+    query, key, value = jnp.moveaxis(qkv.reshape(2, 5, 3, 2, 4), 2, 0)
     weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key) / 2 + bias[None], axis=-1)
     assert relative_error(output.intermediates["weights"], weights) < 1e-6
     mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(2, 5, 8)
