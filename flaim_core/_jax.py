@@ -283,17 +283,17 @@ def no_inline(function: Callable) -> Callable:
     return call
 
 
-def linearize(function: Callable, *inputs: Any) -> tuple[list, Any, list, Callable]:
-    """A linearisation: the outputs' leaves, what else `function` returns, residuals, and the map of these and tangents.
+def linearize(function: Callable, *inputs: Any) -> tuple[Any, list, Callable]:
+    """A linearisation: the auxiliary values of `function`, residuals, and the linear map of these and of tangents.
 
-    `function` returns a list of outputs and auxiliary values. What `jax.linearize` gives for the linear map is a tree
+    `function` returns its outputs and auxiliary values. What `jax.linearize` gives for the linear map is a tree
     of residuals that can be called.
     """
-    outputs, linear, auxiliary = jax.linearize(function, *inputs, has_aux=True)
+    _, linear, auxiliary = jax.linearize(function, *inputs, has_aux=True)
     residuals, structure = jax.tree.flatten(linear)
     count = len(residuals)  # the function outlives this trace, so it may not hold the residuals
 
     def of_tangents(*operands: Any) -> list:
         return jax.tree.unflatten(structure, operands[:count])(*operands[count:])
 
-    return outputs, auxiliary, residuals, of_tangents
+    return auxiliary, residuals, of_tangents

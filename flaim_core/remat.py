@@ -112,7 +112,7 @@ def _linearized(program: Program, policy: Policy, nonzero: Sequence[int], inputs
 
         # Away from a CPU XLA may judge for itself what to recompute, unless all of it is asked for.
         saving = jax.checkpoint(of_nonzero, policy=policy, prevent_cse=policy is save_nothing)
-        _, outputs, residuals, of_tangents = _jax.linearize(saving, *(inputs[i] for i in nonzero))
+        outputs, residuals, of_tangents = _jax.linearize(saving, *(inputs[i] for i in nonzero))
         map_of.append(of_tangents)
         return outputs, residuals
 
