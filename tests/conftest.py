@@ -14,6 +14,9 @@ import tests.typechecker  # noqa: F401 -- the hook names it and expects it to be
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 os.environ["KERAS_BACKEND"] = "jax"
+# Numbers do not need optimised machine code, which takes longer to compile than it saves here.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 install_import_hook(["flaim", "flaim_core"], "tests.typechecker.check")
 
 

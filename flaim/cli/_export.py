@@ -61,11 +61,11 @@ def export(
     from rich.markup import escape
     from rich.table import Table
 
-    shape = "x".join(map(str, ["batch" if batch is None else batch, *facts["input_size"], facts["in_channels"]]))
+    shape = ", ".join(map(str, ["batch" if batch is None else batch, *facts["input_size"], facts["in_channels"]]))
     labels = f"{len(facts['labels'])} class names" if "labels" in facts else "no class names"
     rows = {
         "model": facts["model"],
-        "images": f"{shape}, {facts['range']}",
+        "images": f"({shape}), {facts['range']}",
         "output": f"{facts['output']}, {labels}" if facts["output"] == "logits" else facts["output"],
         "license": facts.get("license", "unknown"),
         "written": ", ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written),

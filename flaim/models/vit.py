@@ -47,6 +47,7 @@ from flaim_core import (
     quick_gelu,
     rms_norm,
 )
+from flaim_core.layers._fixed_size import require_fixed
 
 relu, silu = jax.nn.relu, jax.nn.silu
 
@@ -270,6 +271,7 @@ def vit(
     check_heads(scope["blocks"], dim, num_heads)
     embed = dict(patch_size=patch_size, bias=not pre_norm, norm=embed_norm, drop_remainder=drop_remainder)
     x = patch_embed(scope["patch_embed"], x, dim, **embed)
+    require_fixed(scope, "pos_embed", x.shape[1:3])
     x = x.reshape(x.shape[0], -1, dim)
 
     near_zero, normal = initializers.normal(1e-6), initializers.truncated_normal(0.02)

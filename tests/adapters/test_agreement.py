@@ -14,8 +14,8 @@ from flax import nnx
 from flaim import models
 from flaim.adapters import eqx, haiku, linen
 from flaim.adapters import nnx as nnx_adapter
-from tests.models.test_properties import images as images_for
-from tests.models.test_properties import randomised, small
+from tests.small import images as images_for
+from tests.small import randomised, small
 
 
 def run_free(model, variables, x, key):

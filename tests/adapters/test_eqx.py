@@ -13,8 +13,8 @@ import pytest
 import flaim_core as core
 from flaim.adapters import eqx as adapter
 from flaim.models import Model
-from tests.models.test_properties import images as images_for
-from tests.models.test_properties import small
+from tests.small import images as images_for
+from tests.small import small
 
 
 @pytest.fixture

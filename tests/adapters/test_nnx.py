@@ -14,8 +14,8 @@ from flax import nnx
 import flaim_core as core
 from flaim import models
 from flaim.adapters import nnx as adapter
-from tests.models.test_properties import images as images_for
-from tests.models.test_properties import small
+from tests.small import images as images_for
+from tests.small import small
 
 
 @pytest.fixture

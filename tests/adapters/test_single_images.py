@@ -8,8 +8,8 @@ from flax import nnx
 from flaim.adapters import haiku as flaim_haiku
 from flaim.adapters import linen as flaim_linen
 from flaim.adapters import nnx as flaim_nnx
-from tests.models.test_properties import images, randomised, small
 from tests.numerics import relative_error
+from tests.small import images, randomised, small
 
 
 def _linen(model, variables, x):

@@ -106,7 +106,7 @@ def test_any_convolution_and_its_gradients_are_xlas(case):
 
     def outputs(convolve, *args):
         value, pullback = jax.vjp(convolve, *args)
-        return value, *pullback((jnp.arange(value.size) % 7 - 3.0).reshape(value.shape).astype(value.dtype))
+        return value, *pullback(jnp.asarray(np.arange(value.size) % 7 - 3.0, value.dtype).reshape(value.shape))
 
     found = jax.jit(lambda *args: outputs(lambda x, kernel: ops.conv(x, kernel, **window), *args))(x, kernel)
     wide = x.astype(jnp.float32), kernel.astype(jnp.float32)

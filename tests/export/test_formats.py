@@ -15,8 +15,8 @@ from flaim.checkpoints import DIGITS
 from flaim.cli import app
 from flaim.data import load_digits
 from flaim.weights import load
-from tests.models.test_properties import images, randomised, small
 from tests.oracle import relative_error
+from tests.small import images, randomised, small
 
 NORM_STATS = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
 
@@ -33,11 +33,11 @@ def flaim(*args):
 @pytest.mark.parametrize("family", models.families())
 def test_onnx(family, tmp_path):
     model = small(family)
-    variables = randomised(model)
+    variables, x = randomised(model), images(model, 3)
+    expected = model.apply(variables, x).value
     (path,) = export.save_onnx(export.to_onnx(model, variables), tmp_path / "model.onnx")
     for n in (1, 3):
-        x = images(model, n)
-        assert relative_error(onnx_outputs(path, x), model.apply(variables, x).value) < 1e-4
+        assert relative_error(onnx_outputs(path, x[:n]), expected[:n]) < 1e-4
 
 
 @pytest.mark.parametrize("batch", [None, 2])
@@ -72,16 +72,17 @@ def test_large_weights_go_beside_the_graph(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def digits():
-    held_out = load_digits("held_out")
-    return (held_out.images[:5] / 255).astype(np.float32), held_out.labels[:5]
+    """Scans of digits of the model's size, 32x32, with values from 0 to 1."""
+    images = load_digits("held_out").images[:5].repeat(4, axis=1).repeat(4, axis=2)
+    return (images / 255).astype(np.float32)
 
 
 def test_command_onnx(digits, tmp_path):
     path = tmp_path / "made" / "digits.onnx"
     result = flaim(DIGITS, path, "--to", "onnx", "--normalise")
     assert result.exit_code == 0, result.output
-    assert "images  batchx" in result.stdout and "10 class names" in result.stdout and str(path) in result.stdout
-    x, _ = digits
+    for words in ("(batch, 32, 32, 1), 0 to 1", "10 class names", str(path)):
+        assert words in result.stdout
     checkpoint = load(DIGITS)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
@@ -90,8 +91,8 @@ def test_command_onnx(digits, tmp_path):
     assert json.loads(facts["mean"]) == list(checkpoint.config.mean)
     model, variables, norm_stats = models.get_model(DIGITS)
     mean, std = (np.asarray(norm_stats[name], np.float32) for name in ("mean", "std"))
-    expected = model.apply(variables, (x - mean) / std).value
-    assert relative_error(session.run(None, {"images": x})[0], expected) < 1e-4
+    expected = model.apply(variables, (digits - mean) / std).value
+    assert relative_error(session.run(None, {"images": digits})[0], expected) < 1e-4
 
 
 def test_command_stablehlo_in_a_shell(digits, tmp_path):
@@ -106,7 +107,7 @@ def test_command_stablehlo_in_a_shell(digits, tmp_path):
     assert program.platforms == ("cpu", "cuda", "tpu") and program.in_avals[0].shape[0] == 5
     model, variables, norm_stats = models.get_model(DIGITS)
     mean, std = (np.asarray(norm_stats[name], np.float32) for name in ("mean", "std"))
-    x = (digits[0] - mean) / std
+    x = (digits - mean) / std
     assert relative_error(program.call(x), model.apply(variables, x).value) < 1e-5
 
 

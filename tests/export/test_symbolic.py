@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from flaim import models
-from tests.models.test_properties import images, randomised, small
 from tests.oracle import relative_error
+from tests.small import images, randomised, small
 
 PLATFORMS = ["cpu", "cuda", "tpu"]
 # Where a leaf is made for one image size, and which.
@@ -37,27 +37,22 @@ def assert_equal(program, model, variables, x):
     assert relative_error(program.call(variables, x), model.apply(variables, x).value) < 1e-5
 
 
-def test_batch(family):
+def test_sizes(family):
+    """Any number of images, and any height and width where no leaf is made for one size."""
     model = small(family)
-    variables = randomised(model)
+    variables, x = randomised(model), images(model, 3)
     height, width = model.input_size
-    program = exported(model, variables, f"b, {height}, {width}, 3")
-    assert program.platforms == tuple(PLATFORMS)
-    for batch in (1, 3):
-        assert_equal(program, model, variables, images(model, batch))
-
-
-def test_height_and_width(family):
-    model = small(family)
-    variables = randomised(model)
-    side = model.input_size[0]
     if family in FIXED:
         with pytest.raises(ValueError, match=rf"(?s){model.name} does not take images of hxw.*{FIXED[family]} is made"):
             exported(model, variables, "b, h, w, 3")
-        return
-    program = exported(model, variables, "b, h, w, 3", [f"h >= {side}", f"w >= {side}"])
-    assert_equal(program, model, variables, images(model, 2))
-    assert_equal(program, model, variables, images(model.replace(input_size=(side + 5, side + 14)), 1))
+        program = exported(model, variables, f"b, {height}, {width}, 3")
+    else:
+        program = exported(model, variables, "b, h, w, 3", [f"h >= {height}", f"w >= {width}"])
+        assert_equal(program, model, variables, images(model.replace(input_size=(height + 5, width + 14)), 1))
+    assert program.platforms == tuple(PLATFORMS)
+    expected = jax.jit(lambda v, x: model.apply(v, x).value)(variables, x)
+    for n in (1, 3):
+        assert relative_error(program.call(variables, x[:n]), expected[:n]) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -65,13 +60,15 @@ def test_height_and_width(family):
     [
         ("resnet50d", {"depths": (1, 1)}),  # average pooling of last, partial windows
         ("tf_efficientnetv2_b0", {}),  # "same" padding, whose pixels depend on the size
-        ("resnetaa50d", {"depths": (1, 1)}),  # blurred subsampling
+        ("resnetblur50d", {"depths": (1, 1)}),  # blurred subsampling
+        ("resnetaa50d", {"depths": (1, 1)}),  # pooled subsampling, of maps that it halves without a remainder
     ],
 )
 def test_other_ways_to_halve_a_map(name, options):
     model = models.create(name, n_classes=7, input_size=32, **options)
     variables = shapes_of(model.init(jax.random.key(0)))
-    output = exported(model, variables, "b, h, w, 3", ["h >= 32", "w >= 32"]).out_avals[0]
+    shape = "b, 8*h, 8*w, 3" if name == "resnetaa50d" else "b, h, w, 3"
+    output = exported(model, variables, shape, ["h >= 32", "w >= 32"]).out_avals[0]
     assert str(output.shape) == "(b, 7)"
 
 

@@ -10,8 +10,8 @@ import flaim_core as core
 from flaim.adapters import eqx as equinox_adapter
 from flaim.adapters import haiku as haiku_adapter
 from flaim.models.vit import diff_parallel_scaling_block, differential_schedule, map_pool, parallel_scaling_block
-from tests.models.test_properties import images, randomised, small
 from tests.oracle import relative_error
+from tests.small import images, randomised, small
 
 VIT = {"depth": 2}
 # Model, and the shapes of its weights for two images: (heads, queries, keys), before them the windows.

@@ -6,7 +6,7 @@ import pytest
 
 import flaim_core as core
 from flaim import models
-from tests.models.test_properties import SMALL, small
+from tests.small import SMALL, small
 
 SIDES = (1, 3, 31)
 # Of these sides, those at which a family's small variant has no map left to put out.

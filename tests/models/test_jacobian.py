@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import flaim_core as core
-from tests.models.test_properties import images, randomised, small
 from tests.oracle import relative_error
+from tests.small import images, randomised, small
 
 rng = np.random.default_rng(0)
 # Tokens whose Jacobian's terms are large enough for the fault, and the norms over their last axis.

@@ -17,7 +17,7 @@ import flaim_core as core
 from flaim import models
 from flaim.adapters import eqx, linen
 from flaim.adapters import nnx as nnx_adapter
-from tests.models.test_properties import images, randomised, small
+from tests.small import images, randomised, small
 
 ELSEWHERE = """
 import pickle, sys

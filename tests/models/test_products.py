@@ -12,7 +12,7 @@ from jax.extend.core import jaxprs_in_params
 import flaim_core
 from flaim import models
 from flaim_core import _jax
-from tests.models.test_properties import small
+from tests.small import small
 
 
 @pytest.fixture(params=models.families(), scope="module")

@@ -25,7 +25,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from flaim import models
-from tests.models.test_properties import images, randomised, small
+from tests.small import images, randomised, small
 
 # Families whose blocks are unlike each other: what costs a compilation more is checked for these.
 UNLIKE = ("resnet", "vit")
