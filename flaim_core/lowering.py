@@ -18,6 +18,7 @@ from flaim_core import _jax
 
 Mode = Literal["auto", "portable"]
 
+_NOBODY = "nobody"
 _mode = jax.make_user_context("auto")
 
 
@@ -42,6 +43,16 @@ def _checked(mode: str) -> str:
     return mode
 
 
+def shapes_alone() -> contextlib.AbstractContextManager:
+    """A context in which functions are traced for nobody: of what they return only shapes and dtypes count."""
+    return _mode(_NOBODY)
+
+
+def for_nobody() -> bool:
+    """Whether only the shapes count of what is being traced, so that zeros may stand in for a product."""
+    return _mode.value == _NOBODY
+
+
 def for_cpu_alone(*operands: Any) -> bool:
     """Whether an operation on these arrays (concrete or traced) will be run by a CPU by itself.
 
@@ -54,7 +65,7 @@ def for_cpu_alone(*operands: Any) -> bool:
         and jax.default_backend() == "cpu"
         and jax.device_count() == 1
         and jax.sharding.get_abstract_mesh().empty
-        and not _jax.products_are_intercepted()
+        and not is_intercepted()
         and all(map(_is_plain, operands))
     )
 
@@ -62,6 +73,11 @@ def for_cpu_alone(*operands: Any) -> bool:
 def is_being_compiled(*operands: Any) -> bool:
     """Whether one of these arrays is a value of a function that is being compiled, perhaps under other transforms."""
     return any(map(_jax.is_compiled, operands))
+
+
+def is_intercepted() -> bool:
+    """Whether somebody intercepts lax's products: who wants to see them sees convolutions as convolutions."""
+    return _jax.products_are_intercepted()
 
 
 def for_gpu() -> bool:

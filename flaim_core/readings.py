@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 
 from flaim_core import _jax
 from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
+from flaim_core.lowering import shapes_alone
 from flaim_core.run import Options, Reading, Replacement, Run
 from flaim_core.scope import PARAMS, STATS, Scope, collections_of, float_dtype
 from flaim_core.tree import Path, merge, nest
@@ -147,7 +148,8 @@ def _declared(fn: Callable, args: tuple, kwargs: dict, capture: str | None = Non
         value = fn(Scope(reading), *arrays, **kwargs)
         return value, {"/".join(path): v for path, v in captured.items()}
 
-    value, intermediates = jax.eval_shape(trace, *args)
+    with shapes_alone():
+        value, intermediates = jax.eval_shape(trace, *args)
     # A dict comes back with its keys sorted; what was captured comes in the order of capture.
     return reading.leaves, value, {path: intermediates[path] for path in map("/".join, captured)}
 
@@ -170,7 +172,8 @@ def shapes(fn: Callable, *args, capture: str | None = None, **kwargs) -> tuple[A
 def calls(fn: Callable, *args, **kwargs) -> list[Call]:
     """Every call of a kernel that `fn` makes, the inner ones first; no FLOPs, no arrays."""
     reading = Record(Options(dtype=float_dtype(args)))
-    jax.eval_shape(lambda *arrays: fn(Scope(reading), *arrays, **kwargs), *args)
+    with shapes_alone():
+        jax.eval_shape(lambda *arrays: fn(Scope(reading), *arrays, **kwargs), *args)
     return reading.calls
 
 

@@ -1,7 +1,9 @@
 """The reading of a kernel that computes: what it is told, what it collects, and how it runs blocks."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -16,6 +18,19 @@ from flaim_core.leaf import Init, LeafError, stable_hash
 from flaim_core.lowering import for_cpu_alone
 from flaim_core.remat import Policy, Remat, save_nothing, save_products_and_statistics
 from flaim_core.tree import Path
+
+# What a kernel's path and a function that runs the kernel are given to, where somebody wants to be around it.
+_around: ContextVar[Callable[[Path, Callable[[], Any]], Any] | None] = ContextVar("around", default=None)
+
+
+@contextlib.contextmanager
+def around_kernels(around: Callable[[Path, Callable[[], Any]], Any]) -> Iterator[None]:
+    """Have each kernel that runs meanwhile run by `around(path, run)`, which returns what `run()` does."""
+    token = _around.set(around)
+    try:
+        yield
+    finally:
+        _around.reset(token)
 
 
 class Replacement(NamedTuple):
@@ -127,6 +142,12 @@ class Run(Reading):
     def __init__(self, options: Options):
         super().__init__(options)
         self._blocks: dict[tuple, Remat] = {}
+
+    def call(self, fn, scope, args, kwargs):
+        """Call the kernel `fn`, in the hands of `around_kernels` where there is one."""
+        run = functools.partial(super().call, fn, scope, args, kwargs)
+        around = _around.get()
+        return run() if around is None else around(scope.path, run)
 
     def read(self, node, path, shape, init, layout, dtype):
         """The leaf, cast to `dtype`; a LeafError names the path of one that is missing or misshapen."""

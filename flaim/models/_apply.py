@@ -9,7 +9,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 import flaim_core as core
-from flaim_core.lowering import is_being_compiled
+from flaim_core.lowering import is_being_compiled, is_intercepted
 from flaim_core.microbatch import in_microbatches, microbatches
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ def run(
     mode: Mode,
     modules: Mapping[str, Callable] | None,
 ) -> core.Output:
-    """Run `model`; an eager call is compiled, unless modules, which may have effects, take part or jit is disabled."""
+    """Run `model`; an eager call is compiled, unless what takes part may have effects or jit is disabled."""
     eager = not is_being_compiled(*jax.tree.leaves((variables, x, rng)))
-    if not eager or modules or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+    with_effects = modules or is_intercepted()
+    if not eager or with_effects or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _trace(model, variables, x, rng, mode, modules)
     output = _compiled(model, mode)(variables, x, rng)
     stats = output.batch_stats if mode.updates_statistics else variables.get("batch_stats", {})

@@ -8,14 +8,11 @@ another epsilon, `norm_eps`; all else is the same.
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim.models._model import Family
-from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops
-
-relu = jax.nn.relu
+from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops, relu
 
 
 @kernel

@@ -43,10 +43,11 @@ from flaim_core import (
     mbconv,
     mixed_conv,
     ops,
+    relu,
     round_features,
 )
 
-relu, relu6, silu = jax.nn.relu, jax.nn.relu6, jax.nn.silu
+relu6, silu = jax.nn.relu6, jax.nn.silu
 
 
 @kernel

@@ -7,14 +7,12 @@ reference implementation is timm's `inception_resnet_v2.py`.
 from collections.abc import Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim.models._model import Family
-from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops
+from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu
 
-relu = jax.nn.relu
 norm = partial(batch_norm, eps=1e-3)
 
 

@@ -8,14 +8,11 @@ average at a map's border is over the pixels there are (`count_padding=False`).
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim.models._model import Family
-from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops
-
-relu = jax.nn.relu
+from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu
 
 
 @kernel

@@ -38,11 +38,12 @@ from flaim_core import (
     relative_position_map,
     relative_position_mlp,
     relative_position_table,
+    relu,
     resolve_padding,
     squeeze_excite,
 )
 
-relu, silu = jax.nn.relu, jax.nn.silu
+silu = jax.nn.silu
 
 _NORMAL = initializers.truncated_normal(0.02)
 

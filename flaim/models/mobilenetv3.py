@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from flaim.models._model import Family
 from flaim.models._stacks import Stack, Stages, conv, ds, mb, run, scale
-from flaim_core import Scope, batch_norm, classifier, kernel, ops, round_features, squeeze_excite
+from flaim_core import Scope, batch_norm, classifier, kernel, ops, relu, round_features, squeeze_excite
 from flaim_core import conv as convolution
 
-relu, hard_swish = jax.nn.relu, jax.nn.hard_swish
+hard_swish = jax.nn.hard_swish
 _round = partial(round_features, multiple=1)
 
 

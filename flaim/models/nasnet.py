@@ -7,14 +7,12 @@ implementation is timm's `nasnet.py`. The mobile network's weights are Keras', w
 from collections.abc import Callable
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim.models._model import Family
-from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops
+from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu
 
-relu = jax.nn.relu
 norm = partial(batch_norm, eps=1e-3)
 Maps = tuple[Float[Array, "b _ _ _"], ...]  # the last output and, but for the first cell, the last but one
 

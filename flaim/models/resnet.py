@@ -13,7 +13,6 @@ biases (`conv_bias`), the norms another epsilon (`norm_eps`).
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
 from jaxtyping import Array, Float
 
 from flaim.models._checks import per_stage
@@ -29,10 +28,9 @@ from flaim_core import (
     initializers,
     kernel,
     ops,
+    relu,
     squeeze_excite,
 )
-
-relu = jax.nn.relu
 
 
 @kernel

@@ -29,10 +29,9 @@ from flaim_core import (
     initializers,
     kernel,
     ops,
+    relu,
     round_features,
 )
-
-relu = jax.nn.relu
 
 
 @kernel

@@ -7,16 +7,13 @@ map that is smaller than the first one's kernel is pooled up to it.
 
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from flaim.models._checks import per_stage
 from flaim.models._model import Family
-from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops
-
-relu = jax.nn.relu
+from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops, relu
 
 
 def at_least(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:

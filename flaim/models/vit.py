@@ -45,11 +45,12 @@ from flaim_core import (
     patch_embed,
     position_embedding,
     quick_gelu,
+    relu,  # noqa: F401 -- one of the activations that a checkpoint may ask for
     rms_norm,
 )
 from flaim_core.layers._fixed_size import require_fixed
 
-relu, silu = jax.nn.relu, jax.nn.silu
+silu = jax.nn.silu
 
 Rate = float | Float[Array, ""]
 Tokens = Float[Array, "b n c"]

@@ -8,13 +8,10 @@ maps with even sides at the bottom and right alone, and its norms have an epsilo
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
 from jaxtyping import Array, Float
 
 from flaim.models._model import Family
-from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, resolve_padding
-
-relu = jax.nn.relu
+from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu, resolve_padding
 
 
 @kernel

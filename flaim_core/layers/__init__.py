@@ -21,7 +21,7 @@ from flaim_core.layers._layer_scale import layer_scale
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, fused_mbconv, mbconv, round_features
 from flaim_core.layers._mixed_conv import mixed_conv
-from flaim_core.layers._mlp import gelu, gelu_tanh, glu, mlp, packed_glu, quick_gelu
+from flaim_core.layers._mlp import gelu, gelu_tanh, glu, mlp, packed_glu, quick_gelu, relu
 from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm, layer_norm, rms_norm
 from flaim_core.layers._patch_embed import patch_embed
 from flaim_core.layers._patch_merging import patch_merging
@@ -68,6 +68,7 @@ __all__ = [
     "relative_position_map",
     "relative_position_mlp",
     "relative_position_table",
+    "relu",
     "resolve_padding",
     "rms_norm",
     "round_features",

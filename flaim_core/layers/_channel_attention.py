@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
 from flaim_core.layers._conv import conv
+from flaim_core.layers._mlp import relu
 from flaim_core.scope import Scope, kernel
 
 
@@ -16,7 +17,7 @@ def squeeze_excite(
     x: Float[Array, "b h w c"],
     *,
     hidden: int,
-    act: Callable = jax.nn.relu,
+    act: Callable = relu,
     gate: Callable = jax.nn.sigmoid,
     names: tuple[str, str] = ("fc1", "fc2"),
 ) -> Float[Array, "b h w c"]:

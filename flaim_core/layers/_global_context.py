@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim_core.layers._conv import conv
+from flaim_core.layers._mlp import relu
 from flaim_core.layers._norm import layer_norm
 from flaim_core.ops import at_least_float32
 from flaim_core.scope import Scope, kernel
@@ -16,7 +17,7 @@ def global_context(
     x: Float[Array, "b h w c"],
     *,
     hidden: int,
-    act: Callable = jax.nn.relu,
+    act: Callable = relu,
     gate: Callable = jax.nn.sigmoid,
 ) -> Float[Array, "b h w c"]:
     """Gate each channel by a two-layer function of one attention-weighted mean over all positions.

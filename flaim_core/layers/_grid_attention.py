@@ -1,6 +1,5 @@
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -9,6 +8,7 @@ from flaim_core import initializers, ops
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._fixed_size import require_fixed
 from flaim_core.layers._linear import linear
+from flaim_core.layers._mlp import relu
 from flaim_core.scope import Scope, kernel
 
 _TABLE = "relative_position_bias_table"
@@ -59,7 +59,7 @@ def relative_position_mlp(
     rows, columns = (np.arange(1 - n, n, dtype=np.float64) for n in size)
     offsets = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
     x = jnp.asarray(np.sign(offsets) * np.log1p(np.abs(offsets)), query.dtype)
-    x = dropout(scope["mlp"]["drop1"], jax.nn.relu(linear(scope["mlp"]["fc1"], x, hidden)), 0.125)
+    x = dropout(scope["mlp"]["drop1"], relu(linear(scope["mlp"]["fc1"], x, hidden)), 0.125)
     return ops.gather_bias(linear(scope["mlp"]["fc2"], x, query.shape[-2]), ops.relative_position_index(size))
 
 

@@ -8,13 +8,19 @@ from jaxtyping import Array, Float
 from flaim_core import initializers
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._linear import linear
+from flaim_core.lowering import for_nobody
 from flaim_core.ops import at_least_float32
 from flaim_core.scope import Scope, kernel
 
 
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`max(x, 0)`, with a derivative of 0 at 0. Nair and Hinton (2010)."""
+    return x if for_nobody() else jax.nn.relu(x)
+
+
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The exact GELU, by the error function. Hendrycks and Gimpel (2016)."""
-    return jax.checkpoint(_gelu, prevent_cse=False)(x)
+    return x if for_nobody() else jax.checkpoint(_gelu, prevent_cse=False)(x)
 
 
 _SQRT_HALF, _DENSITY = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
@@ -42,7 +48,7 @@ def _normal_cumulative(x: Array) -> Array:
 
 def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """GELU with its tanh approximation, as in BERT and big_vision. Hendrycks and Gimpel (2016)."""
-    return jax.nn.gelu(x, approximate=True)
+    return x if for_nobody() else jax.nn.gelu(x, approximate=True)
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from flaim_core.lowering import for_gpu
+from flaim_core.lowering import for_gpu, for_nobody
 from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._precision import accumulation_dtype
 
@@ -33,6 +33,8 @@ def dot_product_attention(
     `bias` is added to the scaled products and broadcasts to `(*b, h, q, k)`; `scale` is `d ** -0.5` unless given.
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1.
     """
+    if for_nobody():
+        return jnp.zeros((*query.shape[:-1], value.shape[-1]), value.dtype)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     products = functools.partial(_products, bias=bias, scale=scale)
     if bias is None and for_gpu() and _fits_cudnn(query, key, value):
@@ -48,6 +50,9 @@ def attention_weights(
     scale: float | None = None,
 ) -> Float[Array, "*b h q k"]:
     """The softmax by which `dot_product_attention` weighs the values, in float32 at least."""
+    if for_nobody():
+        shape = (*query.shape[:-3], query.shape[-2], query.shape[-3], key.shape[-3])
+        return jnp.zeros(shape, accumulation_dtype(query))
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     weights, total = _exponentials(query, key, bias, scale)
     return weights / total

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from flaim_core.lowering import for_cpu_alone
+from flaim_core.lowering import for_cpu_alone, for_nobody
 from flaim_core.ops._bilinear import bilinear
 from flaim_core.ops._no_inline import no_inline
 
@@ -16,8 +16,10 @@ Shape = tuple[int, ...]
 
 def dense(x: Float[Array, "*b c"], kernel: Float[Array, "c f"]) -> Float[Array, "*b f"]:
     """`x @ kernel`."""
-    dtype = jnp.result_type(x, kernel)
-    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    dtype = jnp.result_type(x.dtype, kernel.dtype)
+    if for_nobody():
+        return jnp.zeros((*x.shape[:-1], kernel.shape[1]), dtype)
+    x, kernel = (a if a.dtype == dtype else a.astype(dtype) for a in (x, kernel))
     return _dense(x, kernel) if for_cpu_alone(x, kernel) else _product(x, kernel)
 
 

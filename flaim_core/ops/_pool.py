@@ -11,7 +11,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core import _jax
-from flaim_core.lowering import for_cpu_alone
+from flaim_core.lowering import for_cpu_alone, is_intercepted
+from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._fits import check_fits
 from flaim_core.ops._precision import at_least_float32
 from flaim_core.ops._views import Pads, Pair, Sizes, pad, shifted_views
@@ -159,4 +160,9 @@ def blur_pool(
     kernel = jnp.broadcast_to(weights, (filter_size, filter_size, 1, x.shape[-1]))
     before = (stride - 1 + filter_size - 1) // 2
     x = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), mode=border)
+    if is_intercepted():  # a convolution without parameters is none of their business
+        size = tuple((n - filter_size) // stride + 1 for n in x.shape[1:3])
+        side = (filter_size, filter_size)
+        views = shifted_views(x, side, stride=(stride, stride), dilation=(1, 1), size=size)
+        return functools.reduce(jnp.add, (view * per_channel(weights[i, j, 0], view) for i, j, view in views))
     return conv(x, kernel, stride=(stride, stride), groups=x.shape[-1])

@@ -1,7 +1,8 @@
 """The Linen module that holds a model's or a kernel's leaves."""
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from flaim.adapters._common import Layer, asking_for_key, fitted, zero_output
 from flaim.adapters._sites import Site
 from flaim.models import Model
+from flaim_core.lowering import is_intercepted
+from flaim_core.run import around_kernels
 
 
 class Node(nn.Module):
@@ -28,6 +31,14 @@ class Node(nn.Module):
 @functools.cache
 def _node_class(name: str) -> type[Node]:
     return type(name, (Node,), {"__module__": __name__, "__doc__": Node.__doc__})
+
+
+class _Inside(nn.Module):
+    """The module of a node while its kernel runs."""
+
+    def run(self, kernel: Callable) -> Any:
+        """What `kernel()` returns."""
+        return kernel()
 
 
 def make_nodes(site: Site, nodes: Mapping[str, Any]) -> None:
@@ -65,8 +76,10 @@ class KernelModule(nn.Module):
         if self.is_initializing():
             target = fitted(target, x, arrays)
             self._initialise(target)
-            return zero_output(target, x, **arrays)
-        with asking_for_key('rngs={"dropout": jax.random.key(...)}'):
+            if not is_intercepted():
+                return zero_output(target, x, **arrays)
+            training = False  # whoever intercepts products sees those of inference, to prepare for them
+        with asking_for_key('rngs={"dropout": jax.random.key(...)}'), self._inside_nodes():
             output = target.apply(
                 to_variables(self.variables),
                 x,
@@ -93,6 +106,21 @@ class KernelModule(nn.Module):
                 for name, value in tree.items():
                     self.put_variable(collection, name, value)
         make_nodes(Site(target), _nodes(target.spec()["params"]))
+
+    @nn.nowrap
+    def _inside_nodes(self) -> contextlib.AbstractContextManager:
+        """Where products are intercepted, let each kernel run inside the module of its node.
+
+        Quantisation libraries look up which of the current module's parameters a product is with.
+        """
+        if not is_intercepted():
+            return contextlib.nullcontext()
+
+        def inside(path: tuple[str, ...], run: Callable) -> Any:
+            scope = functools.reduce(lambda scope, name: scope.push(name, reuse=True), path, self.scope)
+            return _Inside(parent=scope).run(run)
+
+        return around_kernels(inside)
 
     @nn.nowrap
     def _key(self, stream: str) -> PRNGKeyArray:

@@ -15,6 +15,8 @@ import flaim_core as core
 from flaim.adapters._common import Layer, asking_for_key
 from flaim.adapters._sites import Site
 from flaim.models import Model
+from flaim_core.lowering import is_intercepted
+from flaim_core.run import around_kernels
 
 
 class Running(NamedTuple):
@@ -146,7 +148,8 @@ class Node(nnx.Module):
                 modules |= {path: norm for path, norm in norms.items() if norm.use_running_average}
         if hasattr(self, "_nnx_tabulate_id"):  # so that each node has a row
             modules = {**_callable_nodes(self), **modules}
-        with asking_for_key("rngs=nnx.Rngs(dropout=0), to the call or when the model is made"), running(run):
+        how = "rngs=nnx.Rngs(dropout=0), to the call or when the model is made"
+        with asking_for_key(how), running(run), self._inside_nodes():
             output = target.apply(
                 variables,
                 x,
@@ -164,6 +167,16 @@ class Node(nnx.Module):
             for path, value in core.flatten(output.batch_stats).items():
                 at(self, path).set_value(value)
         return output.value
+
+    def _inside_nodes(self) -> contextlib.AbstractContextManager:
+        """Where products are intercepted, let each kernel run inside its node.
+
+        Quantisation libraries look up which of the current module's parameters a product is with.
+        """
+        if not is_intercepted():
+            return contextlib.nullcontext()
+        depth = len(self._site.parts)
+        return around_kernels(lambda path, run: _inside(at(self, "/".join(path[depth:])), run))
 
     def set_view(self, deterministic: bool | None = None, use_running_average: bool | None = None) -> None:
         """What `nnx.view` may change.
@@ -191,6 +204,11 @@ def __getattr__(name: str) -> type[Node]:
     if not name[:1].isupper():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return node_class(name)
+
+
+def _inside(self: nnx.Module, run: Callable) -> Any:
+    """What `run()` returns; whoever looks for the current module finds a frame's `self`."""
+    return run()
 
 
 def at(node: Any, path: str) -> Any:
@@ -239,6 +257,8 @@ def split(
             if isinstance(child, nnx.Variable):
                 collection = "batch_stats" if isinstance(child, nnx.BatchStat) else "params"
                 flat[f"{collection}/{path}"] = child.get_value()
+            elif hasattr(child, "shape"):  # what quantisation has put in the place of a parameter
+                flat[f"params/{path}"] = jax.tree.map(_value_of, child, is_leaf=_is_variable)
             elif is_open(path, child):
                 walk(child, path + "/")
             elif callable(child):
@@ -251,6 +271,14 @@ def split(
 
     walk(node, "")
     return core.unflatten(flat), modules, norms
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, nnx.Variable)
+
+
+def _value_of(value: Any) -> Any:
+    return value.get_value() if _is_variable(value) else value
 
 
 def _runs_as_leaves(root: Node, path: str, child: Any) -> bool:
