@@ -7,20 +7,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flaim import adapters, checkpoints, data, export, models, weights
     from flaim.adapters.linen import get_model
     from flaim.weights import list_models
 
     __version__: str
 
-__all__ = ["__version__", "get_model", "list_models"]
+__all__ = [
+    "__version__",
+    "adapters",
+    "checkpoints",
+    "data",
+    "export",
+    "get_model",
+    "list_models",
+    "models",
+    "weights",
+]
 
 # Frameworks, and jax itself, are imported when they are first asked for.
 _LAZY = {"get_model": "flaim.adapters.linen", "list_models": "flaim.weights"}
+_SUBMODULES = {"adapters", "checkpoints", "data", "export", "models", "weights"}
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("flaim")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value = getattr(importlib.import_module(_LAZY[name]), name)

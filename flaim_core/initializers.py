@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 _SMALL, _LARGE = 2**13, 2**18
-_SMALL_AT_ONCE = 16
+_SMALL_AT_ONCE = 4
 
 
 def _normal(key: PRNGKeyArray, size: int, scale: Any, cut: Any) -> Array:
@@ -45,21 +45,21 @@ def _draw(sample: Callable, key: Any, shape: tuple[int, ...], dtype: Any, scale:
     options = size, np.float32(scale), np.float32(cut)
     if isinstance(key, jax.core.Tracer):  # inside a transformation the blocks are one vectorised operation
         return _blocks(sample, key, blocks, *options)[:count].reshape(shape).astype(dtype)
-    flat = np.empty(count, np.float32)
-    for i in range(0, len(blocks), at_once):
-        part = flat[i * size : (i + at_once) * size]
-        part[:] = np.asarray(_blocks(sample, key, i + np.arange(at_once, dtype=np.uint32), *options))[: len(part)]
+    drawn = [  # all asked for before the first is waited for, so that they are drawn side by side
+        _blocks(sample, key, i + np.arange(at_once, dtype=np.uint32), *options) for i in range(0, len(blocks), at_once)
+    ]
+    flat = np.concatenate(drawn)[:count]
     return jax.device_put(flat.reshape(shape).astype(dtype, copy=False))
 
 
 def zeros(key, shape, dtype=jnp.float32):
     """All zeros."""
-    return jnp.asarray(np.zeros(shape, dtype))
+    return jnp.asarray(np.zeros(shape, dtype), dtype)
 
 
 def ones(key, shape, dtype=jnp.float32):
     """All ones."""
-    return jnp.asarray(np.ones(shape, dtype))
+    return jnp.asarray(np.ones(shape, dtype), dtype)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class constant:
     value: float
 
     def __call__(self, key, shape, dtype=jnp.float32):
-        return jnp.asarray(np.full(shape, self.value, dtype))
+        return jnp.asarray(np.full(shape, self.value, dtype), dtype)
 
 
 @dataclass(frozen=True)

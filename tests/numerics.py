@@ -8,10 +8,10 @@ import numpy as np
 
 
 def relative_error(found, expected) -> float:
-    """Largest absolute difference over the largest absolute value expected."""
+    """Largest absolute difference over the largest absolute value expected; where all of those are 0, undivided."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     assert found.shape == expected.shape, f"shape {found.shape}, expected {expected.shape}"
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(found - expected).max() / (np.abs(expected).max() or 1))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from flaim_core.ops._fits import check_fits
 from flaim_core.ops._precision import at_least_float32
 from flaim_core.ops._views import Pads, Pair, Sizes, pad, shifted_views
 from flaim_core.ops.conv import conv
+from flaim_core.ops.conv._window import Window
 
 _NO_PADDING: Pads = ((0, 0), (0, 0))
 
@@ -161,8 +162,8 @@ def blur_pool(
     before = (stride - 1 + filter_size - 1) // 2
     x = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), mode=border)
     if is_intercepted():  # a convolution without parameters is none of their business
-        size = tuple((n - filter_size) // stride + 1 for n in x.shape[1:3])
-        side = (filter_size, filter_size)
-        views = shifted_views(x, side, stride=(stride, stride), dilation=(1, 1), size=size)
+        window, side = Window((stride, stride)), (filter_size, filter_size)
+        size = window.output_size(x.shape[1:3], side)
+        views = shifted_views(x, side, stride=window.stride, dilation=window.dilation, size=size)
         return functools.reduce(jnp.add, (view * per_channel(weights[i, j, 0], view) for i, j, view in views))
     return conv(x, kernel, stride=(stride, stride), groups=x.shape[-1])

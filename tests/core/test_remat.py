@@ -11,7 +11,7 @@ import pytest
 from flaim_core import ops, remat
 from flaim_core.ops._dense import dense
 from flaim_core.remat import save_nothing
-from tests.numerics import lenient
+from tests.numerics import lenient, relative_error
 
 KEY = jax.random.key(0)
 
@@ -38,6 +38,12 @@ def total(block, params, x):
     return jnp.sum(outputs["y"] ** 2) + mean
 
 
+def assert_same(found, expected):
+    """Equal to float32's rounding of each array's largest number, of which smaller ones are differences."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert relative_error(a, b) < 2e-6
+
+
 DERIVATIVES = {
     "value": lambda f: f,
     "grad": lambda f: jax.grad(f, (0, 1)),
@@ -58,7 +64,7 @@ def test_derivatives_are_the_same(params, x, derivative, options):
     x = jnp.stack([x, 2 * x]) if "mapped" in derivative else x
     blocks = block, remat(block, **options)
     expected, found = (DERIVATIVES[derivative](lambda p, x, b=b: total(b, p, x))(params, x) for b in blocks)
-    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert_same(found, expected)
 
 
 def test_outputs_are_the_same(params, x):
@@ -95,11 +101,9 @@ def test_mapped_axes_have_their_names(x):
 def test_works_in_a_loop(params, x):
     def loss(params, transform):
         body = transform(lambda x, kernel: (jnp.tanh(x @ kernel), None))
-        return jnp.sum(jax.lax.scan(body, x, jnp.stack([params["first"] @ params["first"].T] * 3))[0] ** 2)
+        return jnp.sum(jax.lax.scan(body, x, jnp.stack([0.1 * params["first"] @ params["first"].T] * 3))[0] ** 2)
 
-    chex.assert_trees_all_close(
-        jax.jit(jax.grad(loss), static_argnums=1)(params, remat), jax.grad(loss)(params, lambda f: f), rtol=1e-4
-    )
+    assert_same(jax.jit(jax.grad(loss), static_argnums=1)(params, remat), jax.grad(loss)(params, lambda f: f))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -118,7 +118,7 @@ class KernelModule(nn.Module):
 
         def inside(path: tuple[str, ...], run: Callable) -> Any:
             scope = functools.reduce(lambda scope, name: scope.push(name, reuse=True), path, self.scope)
-            return _Inside(parent=scope).run(run)
+            return _Inside(parent=scope).run(run)  # type: ignore[arg-type]
 
         return around_kernels(inside)
 
