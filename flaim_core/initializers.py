@@ -1,7 +1,6 @@
 """Initialisers: functions `(key, shape, dtype) -> array` that are values: they compare by what they say, and pickle.
 
-Random values are drawn in blocks of two fixed sizes, so that one compiled program serves leaves of every shape. Small
-blocks are drawn several at a time, since a call costs more than what it computes.
+Random values are drawn in blocks of one size, so that one compiled program serves leaves of every shape.
 """
 
 import functools
@@ -16,39 +15,35 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-_SMALL, _LARGE = 2**13, 2**18
-_SMALL_AT_ONCE = 4
+_BLOCK = 2**15
 
 
-def _normal(key: PRNGKeyArray, size: int, scale: Any, cut: Any) -> Array:
+def _normal(key: PRNGKeyArray, scale: Any, cut: Any) -> Array:
     """Normal of deviation `scale`, redrawn beyond `cut` deviations (by the inverse of its distribution function)."""
     below_one = jnp.nextafter(jnp.float32(-1), jnp.float32(0))  # of minus one the inverse is infinite
-    level = jax.random.uniform(key, (size,), jnp.float32, below_one, 1.0) * lax.erf(cut * math.sqrt(0.5))
+    level = jax.random.uniform(key, (_BLOCK,), jnp.float32, below_one, 1.0) * lax.erf(cut * math.sqrt(0.5))
     return scale * jnp.clip(math.sqrt(2) * lax.erf_inv(level), -cut, cut)
 
 
-def _uniform(key: PRNGKeyArray, size: int, scale: Any, cut: Any) -> Array:
+def _uniform(key: PRNGKeyArray, scale: Any, cut: Any) -> Array:
     """Uniform in `[-scale, scale)`."""
-    return scale * jax.random.uniform(key, (size,), jnp.float32, -1.0, 1.0)
+    return scale * jax.random.uniform(key, (_BLOCK,), jnp.float32, -1.0, 1.0)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _blocks(sample: Callable, key: PRNGKeyArray, indices: Any, size: int, scale: Any, cut: Any) -> Array:
-    return jax.vmap(lambda index: sample(jax.random.fold_in(key, index), size, scale, cut))(indices).reshape(-1)
+@functools.partial(jax.jit, static_argnums=0)
+def _block(sample: Callable, key: PRNGKeyArray, index: Any, scale: Any, cut: Any) -> Array:
+    return sample(jax.random.fold_in(key, index), scale, cut)
 
 
 def _draw(sample: Callable, key: Any, shape: tuple[int, ...], dtype: Any, scale: float, cut: float = math.inf) -> Array:
-    """`sample(key, size, scale, cut)` in blocks, as an array of `shape`."""
+    """`sample(key, scale, cut)` in blocks, as an array of `shape`."""
     count = math.prod(shape)
-    size, at_once = (_LARGE, 1) if count >= _LARGE else (_SMALL, _SMALL_AT_ONCE)
-    blocks = np.arange(-(-count // size), dtype=np.uint32)
-    options = size, np.float32(scale), np.float32(cut)
+    blocks = np.arange(-(-count // _BLOCK), dtype=np.uint32)
+    draw = functools.partial(_block, sample, key, scale=np.float32(scale), cut=np.float32(cut))
     if isinstance(key, jax.core.Tracer):  # inside a transformation the blocks are one vectorised operation
-        return _blocks(sample, key, blocks, *options)[:count].reshape(shape).astype(dtype)
-    drawn = [  # all asked for before the first is waited for, so that they are drawn side by side
-        _blocks(sample, key, i + np.arange(at_once, dtype=np.uint32), *options) for i in range(0, len(blocks), at_once)
-    ]
-    flat = np.concatenate(drawn)[:count]
+        return jax.vmap(draw)(blocks).reshape(-1)[:count].reshape(shape).astype(dtype)
+    drawn = [draw(index) for index in blocks]  # all asked for before the first is waited for: they run side by side
+    flat = np.concatenate(drawn)[:count] if drawn else np.zeros(0, np.float32)
     return jax.device_put(flat.reshape(shape).astype(dtype, copy=False))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import flaim_core as core
+from tests.leaks import checking_leaks
 from tests.numerics import relative_error
 
 rng = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def test_layer_under_every_transformation(layer, x, options):
     def run(variables, x, **settings):
         return core.apply(layer, variables, x, training=True, rng=jax.random.key(1), **options, **settings).value
 
-    with jax.checking_leaks():
+    with checking_leaks():
         expected = jax.jit(run)(variables, x)
         half = jax.jit(lambda v, x: run(v, x, dtype=jnp.bfloat16))(variables, x)
         gradients = jax.jit(jax.grad(lambda v, x: run(v, x).sum()))(variables, x)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import flaim_core as core
+from tests.leaks import checking_leaks
 
 X = jax.ShapeDtypeStruct((4, 6), jnp.float32)
 
@@ -125,7 +126,7 @@ def _training(variables, x, **options):
 
 @pytest.mark.parametrize("options", [{"remat": True}, {"scan": True}, {"remat": True, "scan": True}], ids=str)
 def test_remat_and_scan_change_nothing(variables, x, options):
-    with jax.checking_leaks():
+    with checking_leaks():
         (_, expected), gradients = _training(variables, x)
         (_, found), found_gradients = _training(variables, x, **options)
     chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)

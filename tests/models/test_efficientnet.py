@@ -13,6 +13,7 @@ import flaim_core as core
 from flaim import models
 from flaim.models.efficientnet import FAMILY, Stack, conditional_mbconv, space_to_depth_separable
 from tests import oracle
+from tests.leaks import checking_leaks
 from tests.oracle import relative_error
 from tests.parity import assert_gradient_parity, assert_parity, torch_name, variables_from
 
@@ -146,7 +147,7 @@ def test_a_conditional_block_under_every_transformation():
     def run(variables, x, **settings):
         return core.apply(conditional_mbconv, variables, x, **options, **settings).value
 
-    with jax.checking_leaks():
+    with checking_leaks():
         expected = jax.jit(run)(variables, x)
         half = jax.jit(lambda v, x: run(v, x, dtype=jax.numpy.bfloat16))(variables, x)
         single = jax.jit(jax.vmap(lambda v, x: run(v, x[None])[0], (None, 0)))(variables, x)
