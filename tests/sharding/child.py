@@ -30,6 +30,7 @@ from tests.small import images, randomised, small
 # Families whose blocks are unlike each other: what costs a compilation more is checked for these.
 UNLIKE = ("resnet", "vit")
 BATCH, DEVICES = 8, 4
+REPLICATED = P()
 
 
 def run(model: models.Model, axis: str | None = None) -> Callable:
@@ -276,13 +277,40 @@ def check_kind(kind: str) -> None:
     jax.eval_shape(mapped(run(model, axis="data")), variables, *batch)
 
 
+# A training step of each adapter, batch norm and dropout included, under `jax.shard_map` with parameters replicated.
+
+
+def data_parallel(step: Callable, shard_map: Callable = jax.shard_map, replicated: Any = REPLICATED) -> Callable:
+    """`step(model, images, targets)`, with the batch in parts; the model and what is returned are replicated."""
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+    return shard_map(step, mesh=mesh, in_specs=(replicated, P("data"), P("data")), out_specs=REPLICATED)
+
+
+def mean_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    return jax.lax.pmean(jnp.mean((logits - targets) ** 2), "data")
+
+
+def assert_trained(family: str, loss: Any, stats: Any, gradients: Any) -> None:
+    _, _, (logits, trained) = case(family)
+    assert_same((logits, ((loss, stats), gradients)), (logits, trained))
+
+
 def check_linen(family: str) -> None:
     from flaim.adapters import linen
 
-    model, inputs, _ = case(family)
-    module, _ = linen.wrap(model, inputs[0])
-    stats = {name: tree for name, tree in inputs[0].items() if name != "params"}
-    check_adapter(family, lambda params, x: module.apply({**stats, "params": params}, x), lambda v: v["params"])
+    model, (variables, *batch), _ = case(family)
+    module, variables = linen.wrap(model, variables)
+    options = dict(training=True, axis_name="data", mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)})
+
+    def step(variables, x, targets):
+        def loss(params):
+            logits, updates = module.apply({**variables, "params": params}, x, **options)
+            return mean_loss(logits, targets), updates
+
+        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+    (loss, updates), gradients = jax.jit(data_parallel(step))(variables, *batch)
+    assert_trained(family, loss, updates.get("batch_stats", {}), gradients)
 
 
 def check_nnx(family: str) -> None:
@@ -290,22 +318,17 @@ def check_nnx(family: str) -> None:
 
     from flaim.adapters import nnx as adapter
 
-    model, (variables, x, targets), _ = case(family)
-    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
-    state = nnx.StateSharding({...: P()})
-
-    @nnx.jit
-    @functools.partial(nnx.shard_map, mesh=mesh, in_specs=(state, P("data"), P("data")), out_specs=(P(), P()))
-    def step(module, x, targets):
-        def loss(module):
-            return jax.lax.pmean(jnp.mean((module(x) - targets) ** 2), "data")
-
-        return nnx.value_and_grad(loss)(module)
-
+    model, (variables, *batch), _ = case(family)
     module = adapter.wrap(model, jax.tree.map(jnp.asarray, variables))
-    module.eval()
-    found = step(module, x, targets)
-    assert_gradients(family, found[0], jax.tree.leaves(found[1]))
+    module.train()
+
+    def step(module, x, targets):
+        key = jax.random.key(2)
+        return nnx.value_and_grad(lambda module: mean_loss(module(x, axis_name="data", rngs=key), targets))(module)
+
+    loss, gradients = nnx.jit(data_parallel(step, nnx.shard_map, nnx.StateSharding({...: REPLICATED})))(module, *batch)
+    stats = adapter.to_variables(module).get("batch_stats", {})
+    assert_trained(family, loss, stats, nnx.to_pure_dict(gradients))
 
 
 def check_eqx(family: str) -> None:
@@ -313,52 +336,42 @@ def check_eqx(family: str) -> None:
 
     from flaim.adapters import eqx as adapter
 
-    model, (variables, _, _), _ = case(family)
+    model, (variables, *batch), _ = case(family)
     module, state = adapter.wrap(model, jax.tree.map(jnp.asarray, variables))
-    params, static = eqx.partition(eqx.nn.inference_mode(module), eqx.is_inexact_array)
+    params, static = eqx.partition(eqx.nn.inference_mode(module, False), eqx.is_inexact_array)
 
-    def apply(params, x):
-        return jax.vmap(lambda image: eqx.combine(params, static)(image, state)[0])(x)
+    def step(inputs, x, targets):
+        params, state = inputs
 
-    check_adapter(family, apply, lambda variables: params)
+        def loss(params):
+            module, key = eqx.combine(params, static), jax.random.key(2)
+            logits, new = module(x, state, key=key, axis_name="data")
+            return mean_loss(logits, targets), new
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (loss, state), gradients = jax.jit(data_parallel(step))((params, state), *batch)
+    stats = adapter.to_variables(module, state).get("batch_stats", {})
+    assert_trained(family, loss, stats, adapter.to_variables(eqx.combine(gradients, static), state)["params"])
 
 
-def check_adapter(family: str, apply: Callable, params_of: Callable) -> None:
-    """Gradients of the mean loss in inference mode, under `shard_map`."""
-    _, (variables, x, targets), _ = case(family)
+def check_haiku(family: str) -> None:
+    from flaim.adapters import haiku
+
+    model, (variables, *batch), _ = case(family)
+    transformed, params, state = haiku.wrap(model, variables)
 
     def step(params, x, targets):
         def loss(params):
-            return jax.lax.pmean(jnp.mean((apply(params, x) - targets) ** 2), "data")
+            options = dict(is_training=True, axis_name="data")
+            logits, new = transformed.apply(params, state, jax.random.key(2), x, **options)
+            return mean_loss(logits, targets), new
 
-        return jax.value_and_grad(loss)(params)
+        return jax.value_and_grad(loss, has_aux=True)(params)
 
-    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
-    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data"), P("data")), out_specs=P())
-    loss, gradients = jax.jit(sharded)(params_of(variables), x, targets)
-    assert_gradients(family, loss, jax.tree.leaves(gradients))
-
-
-@functools.cache
-def in_inference(family: str) -> tuple:
-    model, (variables, x, targets), _ = case(family)
-
-    def loss(variables):
-        return jnp.mean((model.apply(variables, x).value - targets) ** 2)
-
-    return jax.jit(jax.value_and_grad(loss))(variables)
-
-
-def assert_gradients(family: str, loss: Any, gradients: list) -> None:
-    """These are the framework-free model's, by their norms: each framework has its own order."""
-    expected, tree = in_inference(family)
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    norms, others = norms_of(gradients), norms_of(jax.tree.leaves(tree["params"]))
-    np.testing.assert_allclose(norms[-len(others) :], others, rtol=0, atol=1e-5 * others.max())
-
-
-def norms_of(leaves: list) -> np.ndarray:
-    return np.sort([float(jnp.linalg.norm(leaf.ravel())) for leaf in leaves])
+    (loss, state), gradients = jax.jit(data_parallel(step))(params, *batch)
+    trained = haiku.to_variables(gradients, state)
+    assert_trained(family, loss, trained.get("batch_stats", {}), trained["params"])
 
 
 FOR_ALL = (check_explicit_mesh, check_shard_map)
@@ -372,6 +385,7 @@ FOR_SOME = (
     check_linen,
     check_nnx,
     check_eqx,
+    check_haiku,
 )
 
 

@@ -59,6 +59,7 @@ class KernelModule(Node):
         key: PRNGKeyArray | None,
         *,
         use_running_average: bool | None = None,
+        axis_name: Hashable | None = None,
         capture: str | None = None,
         **options: Any,
     ) -> tuple[core.Output, eqx.nn.State | None]:
@@ -80,7 +81,7 @@ class KernelModule(Node):
                 training=not self.inference,
                 use_running_average=use_running_average,
                 key=key,
-                axis_name=self.axis_name,
+                axis_name=self.axis_name if axis_name is None and single else axis_name,
                 capture=capture,
             )
         except NameError as error:
@@ -109,14 +110,18 @@ class ImageModel(KernelModule):
         *,
         key: PRNGKeyArray | None = None,
         use_running_average: bool | None = None,
+        axis_name: Hashable | None = None,
         capture: str | None = None,
     ) -> tuple[Any, Any]:
         """Logits of one image (height, width, channels) or of a batch, and the new state.
 
-        `key` is for dropout. With `use_running_average=True` batch norm stays as it is in training. With `capture`, a
-        pattern such as `"stage_*"`, the first is `(logits, intermediates)`.
+        `key` is for dropout. With `use_running_average=True` batch norm stays as it is in training. `axis_name` is a
+        mapped axis whose members form one batch: of single images by default the module's own, of batches none. With
+        `capture`, a pattern such as `"stage_*"`, the first is `(logits, intermediates)`.
         """
-        output, new_state = self.run(x, state, key, use_running_average=use_running_average, capture=capture)
+        output, new_state = self.run(
+            x, state, key, use_running_average=use_running_average, axis_name=axis_name, capture=capture
+        )
         return (output.value if capture is None else (output.value, output.intermediates)), new_state
 
 

@@ -160,7 +160,7 @@ def run(
             {name: v[None] if getattr(v, "ndim", 0) else v for name, v in arrays.items()},
         )
     prefix = target.join if isinstance(target, Site) else str
-    options["axis_name"] = axis_name if single else None
+    options["axis_name"] = axis_name
     with asking_for_key("key=jax.random.key(...)"):
         output = target.apply(
             variables,
