@@ -42,7 +42,7 @@ def test_a_contender_that_fails_is_reported():
 
 def test_the_command_writes_figures_and_a_plot(tmp_path):
     output = tmp_path / "cpu.json"
-    options = "--task forward1 --no-adapters --seconds 0.1".split()
+    options = ["--task", "forward1", "--no-adapters", "--seconds", "0.1"]
     command = [sys.executable, "-m", "benchmarks.cpu", "test_resnet", *options]
     run = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, cwd=harness.ROOT)
     assert run.returncode == 0, run.stderr
