@@ -165,5 +165,5 @@ def blur_pool(
         window, side = Window((stride, stride)), (filter_size, filter_size)
         size = window.output_size(x.shape[1:3], side)
         views = shifted_views(x, side, stride=window.stride, dilation=window.dilation, size=size)
-        return functools.reduce(jnp.add, (view * per_channel(weights[i, j, 0], view) for i, j, view in views))
+        return functools.reduce(jnp.add, (view * per_channel(kernel[i, j, 0], view) for i, j, view in views))
     return conv(x, kernel, stride=(stride, stride), groups=x.shape[-1])
