@@ -27,16 +27,15 @@ __all__ = [
 
 # Frameworks, and jax itself, are imported when they are first asked for.
 _LAZY = {"get_model": "flaim.adapters.linen", "list_models": "flaim.weights"}
-_SUBMODULES = {"adapters", "checkpoints", "data", "export", "models", "weights"}
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("flaim")
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _LAZY:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
     globals()[name] = value = getattr(importlib.import_module(_LAZY[name]), name)
     return value
 

@@ -145,9 +145,10 @@ class Run(Reading):
 
     def call(self, fn, scope, args, kwargs):
         """Call the kernel `fn`, in the hands of `around_kernels` where there is one."""
-        run = functools.partial(super().call, fn, scope, args, kwargs)
         around = _around.get()
-        return run() if around is None else around(scope.path, run)
+        if around is None:
+            return super().call(fn, scope, args, kwargs)
+        return around(scope.path, functools.partial(super().call, fn, scope, args, kwargs))
 
     def read(self, node, path, shape, init, layout, dtype):
         """The leaf, cast to `dtype`; a LeafError names the path of one that is missing or misshapen."""

@@ -14,6 +14,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.models import Model
+from flaim_core.lowering import is_intercepted
+from flaim_core.run import around_kernels
 
 # Words of kernels' names that class names do not merely capitalise.
 _WORDS = {"bam": "BAM", "cbam": "CBAM", "glu": "GLU", "mbconv": "MBConv", "mlp": "MLP", "rms": "RMS"}
@@ -31,6 +33,14 @@ def asking_for_key(how: str) -> Iterator[None]:
         yield
     except core.MissingKeyError as error:
         raise core.MissingKeyError(str(error).replace("rng=jax.random.key(...)", how)) from None
+
+
+def inside_nodes(inside: Callable[[tuple[str, ...], Callable], Any]) -> contextlib.AbstractContextManager:
+    """Where products are intercepted, a context in which `inside(path, run)` runs each kernel in its node's module.
+
+    Quantisation libraries look up which of the current module's parameters a product is with.
+    """
+    return around_kernels(inside) if is_intercepted() else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)

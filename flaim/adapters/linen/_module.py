@@ -1,6 +1,5 @@
 """The Linen module that holds a model's or a kernel's leaves."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,11 +8,10 @@ import flax.linen as nn
 from flax.core import unfreeze
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from flaim.adapters._common import Layer, asking_for_key, fitted, zero_output
+from flaim.adapters._common import Layer, asking_for_key, fitted, inside_nodes, zero_output
 from flaim.adapters._sites import Site
 from flaim.models import Model
 from flaim_core.lowering import is_intercepted
-from flaim_core.run import around_kernels
 
 
 class Node(nn.Module):
@@ -79,7 +77,7 @@ class KernelModule(nn.Module):
             if not is_intercepted():
                 return zero_output(target, x, **arrays)
             training = False  # whoever intercepts products sees those of inference, to prepare for them
-        with asking_for_key('rngs={"dropout": jax.random.key(...)}'), self._inside_nodes():
+        with asking_for_key('rngs={"dropout": jax.random.key(...)}'), inside_nodes(self._inside):
             output = target.apply(
                 to_variables(self.variables),
                 x,
@@ -108,19 +106,10 @@ class KernelModule(nn.Module):
         make_nodes(Site(target), _nodes(target.spec()["params"]))
 
     @nn.nowrap
-    def _inside_nodes(self) -> contextlib.AbstractContextManager:
-        """Where products are intercepted, let each kernel run inside the module of its node.
-
-        Quantisation libraries look up which of the current module's parameters a product is with.
-        """
-        if not is_intercepted():
-            return contextlib.nullcontext()
-
-        def inside(path: tuple[str, ...], run: Callable) -> Any:
-            scope = functools.reduce(lambda scope, name: scope.push(name, reuse=True), path, self.scope)
-            return _Inside(parent=scope).run(run)  # type: ignore[arg-type]
-
-        return around_kernels(inside)
+    def _inside(self, path: tuple[str, ...], run: Callable) -> Any:
+        """What `run()` returns, in a module at `path` below this one."""
+        scope = functools.reduce(lambda scope, name: scope.push(name, reuse=True), path, self.scope)
+        return _Inside(parent=scope).run(run)  # type: ignore[arg-type]
 
     @nn.nowrap
     def _key(self, stream: str) -> PRNGKeyArray:

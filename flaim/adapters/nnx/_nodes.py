@@ -12,11 +12,9 @@ from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
-from flaim.adapters._common import Layer, asking_for_key
+from flaim.adapters._common import Layer, asking_for_key, inside_nodes
 from flaim.adapters._sites import Site
 from flaim.models import Model
-from flaim_core.lowering import is_intercepted
-from flaim_core.run import around_kernels
 
 
 class Running(NamedTuple):
@@ -149,7 +147,9 @@ class Node(nnx.Module):
         if hasattr(self, "_nnx_tabulate_id"):  # so that each node has a row
             modules = {**_callable_nodes(self), **modules}
         how = "rngs=nnx.Rngs(dropout=0), to the call or when the model is made"
-        with asking_for_key(how), running(run), self._inside_nodes():
+        depth = len(self._site.parts)
+        inside = inside_nodes(lambda path, run: _inside(at(self, "/".join(path[depth:])), run))
+        with asking_for_key(how), running(run), inside:
             output = target.apply(
                 variables,
                 x,
@@ -167,16 +167,6 @@ class Node(nnx.Module):
             for path, value in core.flatten(output.batch_stats).items():
                 at(self, path).set_value(value)
         return output.value
-
-    def _inside_nodes(self) -> contextlib.AbstractContextManager:
-        """Where products are intercepted, let each kernel run inside its node.
-
-        Quantisation libraries look up which of the current module's parameters a product is with.
-        """
-        if not is_intercepted():
-            return contextlib.nullcontext()
-        depth = len(self._site.parts)
-        return around_kernels(lambda path, run: _inside(at(self, "/".join(path[depth:])), run))
 
     def set_view(self, deterministic: bool | None = None, use_running_average: bool | None = None) -> None:
         """What `nnx.view` may change.
