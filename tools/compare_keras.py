@@ -14,9 +14,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from flaim.pretrained import model_of
 from flaim.weights import load
-from flaim.weights.pretrained import model_of
-from tests import keras_oracle as oracle
+from tests.weights.converters import keras_oracle as oracle
 from tests.oracle import relative_error
 from tools.make_keras_structure import MODELS
 

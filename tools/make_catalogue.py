@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from flaim import models
-from flaim.weights.config import NORMALISATIONS
+from flaim.weights.info import NORMALISATIONS
 from tests.oracle import timm
 
 # timm's module to flaim's family.

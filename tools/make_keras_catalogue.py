@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from flaim.weights.keras import TABLES
+from flaim.weights.converters.keras import TABLES
 
 SERVER = "https://storage.googleapis.com"
 _FOLDER = "tensorflow/keras-applications"

@@ -1,7 +1,7 @@
 """Record the layers and shapes of Keras' models: `python tools/make_keras_structure.py [NAME ...]`.
 
 Writes `tests/data/keras_structure.json`, of each model the number of layers with weights and a checksum of the lines
-that `tests.keras_oracle.structure` makes of them. With names, those models alone are recorded anew; `--show NAME`
+that `tests.weights.converters.keras_oracle.structure` makes of them. With names, those models alone are recorded anew; `--show NAME`
 prints a model's lines instead.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.keras_oracle import structure
+from tests.weights.converters.keras_oracle import structure
 
 FILE = Path(__file__).parent.parent / "tests" / "data" / "keras_structure.json"
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
-from flaim.models import Model
+from flaim.model import Model
 from flaim_core.lowering import is_intercepted
 from flaim_core.run import around_kernels
 

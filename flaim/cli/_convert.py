@@ -36,7 +36,7 @@ def convert(
     from rich.markup import escape
     from rich.table import Table
 
-    from flaim.weights.convert import convert as run
+    from flaim.weights.saving.convert import convert as run
 
     with progress() as bar:
         task = bar.add_task("reading", total=None)

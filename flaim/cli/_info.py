@@ -29,7 +29,7 @@ def info(
             "output": f"{built.n_classes} classes" if built.n_classes > 0 else "features, no classes",
             "parameters": f"{parameter_count(built):,}",
             "FLOPs": f"{_si(flops(built))} for an image, by XLA's count (a multiply-add is two)",
-            "from": config.path or config.repo or config.url,
+            "from": config.location.path or config.location.repo or config.location.url,
             "license": format_license(config),
             "note": config.note,
         }
@@ -91,9 +91,10 @@ def flops(model: Any) -> float:
 
 
 def _preprocessing(config: Any) -> str:
-    mean, std = (" ".join(f"{value:g}" for value in values) for values in (config.mean, config.std))
-    crop = f"{config.crop_mode} crop of {config.crop_pct:g}, " if config.crop_pct else ""
-    return f"{config.interpolation}, {crop}mean {mean}, std {std}"
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in config.norm_stats.values())
+    images = config.preprocessing
+    crop = f"{images.crop_mode} crop of {images.crop_pct:g}, " if images.crop_pct else ""
+    return f"{images.interpolation}, {crop}mean {mean}, std {std}"
 
 
 def _checkpoints(config: Any) -> list[tuple[str, Any]]:

@@ -22,11 +22,11 @@ def inspect(
     from rich.markup import escape
     from rich.table import Table
 
-    from flaim.weights import readers, sources
+    from flaim.weights import formats, sources
 
-    place = sources.place_of(source) if sources.is_source(source) else sources.resolve(source)
-    file = sources.weights_file(place)
-    tensors = readers.read(file)
+    location = sources.locate(source) if sources.is_source(source) else sources.resolve(source).location
+    file = sources.weights_file(location)
+    tensors = formats.read(file)
     facts = {**_of_file(file, tensors), **_of_model(source, tensors)}
     summary = Table.grid(padding=(0, 2))
     for name, value in facts.items():
@@ -42,10 +42,10 @@ def inspect(
 
 
 def _of_file(file: Path, tensors: Mapping[str, Any]) -> dict[str, str]:
-    from flaim.weights import readers
+    from flaim.weights import formats
 
-    name = readers.format_of(file)
-    shards = readers.shards_of(file) if name == "index" else []
+    name = formats.format_of(file)
+    shards = formats.shards_of(file) if name == "index" else []
     dtypes: dict[str, int] = {}
     for tensor in tensors.values():
         dtypes[tensor.dtype.name] = dtypes.get(tensor.dtype.name, 0) + _bytes(tensor)
@@ -54,31 +54,31 @@ def _of_file(file: Path, tensors: Mapping[str, Any]) -> dict[str, str]:
     size = sum(dtypes.values())
     return {
         "file": str(file),
-        "format": readers.FORMATS[name] + (f", {len(shards)} files" if shards else ""),
+        "format": formats.FORMATS[name] + (f", {len(shards)} files" if shards else ""),
         "tensors": f"{len(tensors):,}, of {size:,} bytes" + (f" ({kinds})" if kinds else ""),
     }
 
 
 def _of_model(source: str, tensors: Mapping[str, Any]) -> dict[str, str]:
     """What the checkpoint is taken for, or why for nothing."""
-    from flaim.weights import CatalogueError, CheckpointError, resolve
-    from flaim.weights.placement import classes_in, is_native
-    from flaim.weights.pretrained import model_of
+    from flaim.weights import CatalogueError, CheckpointError, model_of, resolve
+    from flaim.weights.assign import classes_in
+    from flaim.weights.converters.native import has_paths
 
     try:
-        config = resolve(source)
-        classes = config.n_classes
+        info = resolve(source)
+        classes = info.n_classes
         if classes is None:
-            classes = classes_in(model_of(config), tensors, config)
+            classes = classes_in(model_of(info), tensors, info)
     except (CatalogueError, CheckpointError, FileNotFoundError) as error:
-        return {"names": "flaim" if is_native(tensors) else "", "model": f"no model: {error}"}
+        return {"names": "flaim" if has_paths(tensors) else "", "model": f"no model: {error}"}
     return {
-        "names": config.dialect,
-        "model": f"{config.architecture} (family {config.family})",
-        "changes": ", ".join(f"{name}={_option(value)}" for name, value in config.overrides.items()),
+        "names": info.converter,
+        "model": f"{info.architecture} (family {info.family})",
+        "changes": ", ".join(f"{name}={_option(value)}" for name, value in info.overrides.items()),
         "classes": str(classes) if classes > 0 else "none: features",
-        "images": f"{format_size(config.input_size)} pixels, channels: {config.in_channels}",
-        "license": config.license or "",
+        "images": f"{format_size(info.input_size)} pixels, channels: {info.in_channels}",
+        "license": info.license or "",
     }
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaim.data.labels import labels_for
-from flaim.models import Model
-from flaim.weights.config import Config
+from flaim.model import Model
+from flaim.weights.info import CheckpointInfo
 
 NormStats = Mapping[str, Sequence[float]]
 
@@ -18,7 +18,7 @@ class ExportError(ValueError):
     """A model cannot be written in a format."""
 
 
-def describe(model: Model, config: Config | None = None, norm_stats: NormStats | None = None) -> dict[str, Any]:
+def describe(model: Model, config: CheckpointInfo | None = None, norm_stats: NormStats | None = None) -> dict[str, Any]:
     """What whoever runs an exported model has to know, as JSON gives it: images, classes, license.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 
 import flaim_core as core
 from flaim.export._common import ExportError, NormStats, describe, inference
-from flaim.models import Model
+from flaim.model import Model
 
 if TYPE_CHECKING:
     import onnx_ir

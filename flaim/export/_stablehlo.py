@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 import flaim_core as core
 from flaim.export._common import ExportError, NormStats, inference
-from flaim.models import Model
+from flaim.model import Model
 
 # Programs are serialised as a flatbuffer, whose offsets are signed 32-bit numbers.
 _MOST_BYTES = 2**31 - 2**24

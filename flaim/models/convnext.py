@@ -8,13 +8,14 @@ have a stem of two overlapping 3x3 convolutions.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from flaim.models._checks import per_stage
-from flaim.models._model import Family
+from flaim.family import Family, OlderNames, Timm
 from flaim_core import (
     Scope,
     classifier,
@@ -31,6 +32,7 @@ from flaim_core import (
     ops,
     rms_norm,
 )
+from flaim_core.checks import per_stage
 
 _KERNEL_INIT = initializers.truncated_normal(0.02)
 
@@ -241,4 +243,54 @@ VARIANTS = {
     "test_convnext3": _test((1, 1, 1, 1), (32, 64, 96, 128), kernel_sizes=(7, 5, 5, 3), act=jax.nn.silu),
 }
 
-FAMILY = Family(convnext, "head/fc", VARIANTS)
+
+def _add_head_bias(tensors: dict[str, Any]) -> dict[str, Any]:
+    """CLIP's projection has no bias, timm's classifier in its place has one: zero."""
+    if (weight := tensors.get("head.fc.weight")) is not None:
+        tensors.setdefault("head.fc.bias", np.zeros(weight.shape[0], weight.dtype))
+    return tensors
+
+
+FAMILY = Family(
+    convnext,
+    "head/fc",
+    VARIANTS,
+    choices={
+        "overlap_stem": overlap_stem,
+        "patch_stem": patch_stem,
+        "simple_norm": simple_norm,
+        "block": block,
+        "inverted_bottleneck": inverted_bottleneck,
+        "_KERNEL_INIT": _KERNEL_INIT,
+    },
+    timm=Timm(("convnext",)),
+    older_names=(
+        OlderNames(  # OpenCLIP around timm's tower
+            r"^visual\.trunk\.stem\.0\.weight$",
+            (
+                (r"^(?!visual\.)", None),
+                (r"^visual\.trunk\.", ""),
+                (r"^visual\.head\.proj\.", "head.fc."),
+                (r"^visual\.head\.mlp\.fc1\.", "head.pre_logits.fc."),
+                (r"^visual\.head\.mlp\.fc2\.", "head.fc."),
+            ),
+            _add_head_bias,
+        ),
+        OlderNames(  # the authors'
+            r"^downsample_layers\.0\.0\.weight$",
+            (
+                (r"^(projectors|norms)\.", None),
+                (r"^downsample_layers\.0\.", "stem."),
+                (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+                (r"^downsample_layers\.(\d+)\.(\d+)\.", r"stages.\1.downsample.\2."),
+                (r"\.dwconv\.", ".conv_dw."),
+                (r"\.pwconv(\d)\.", r".mlp.fc\1."),
+                (r"\.grn\.beta$", ".mlp.grn.bias"),
+                (r"\.grn\.gamma$", ".mlp.grn.weight"),
+                (r"^head\.", "head.fc."),
+                (r"^norm\.", "head.norm."),
+            ),
+        ),
+    ),
+    tiny=("test_convnext2", {"input_size": 32}),
+)

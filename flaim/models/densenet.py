@@ -11,7 +11,7 @@ from functools import partial
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim.models._model import Family
+from flaim.family import Family, Timm
 from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops, relu
 
 
@@ -108,4 +108,11 @@ VARIANTS: dict[str, dict] = {
     "densenet264d": {"depths": (6, 12, 64, 48), "growth": 48, "stem_widths": (48, 48, 96)},
 }
 
-FAMILY = Family(densenet, "classifier", VARIANTS)
+FAMILY = Family(
+    densenet,
+    "classifier",
+    VARIANTS,
+    choices={"blurred_max_pooling": blurred_max_pooling, "max_pooling": max_pooling},
+    timm=Timm(("densenet",)),
+    tiny=("densenetblur121d", {"input_size": 32, "depths": (1, 2), "growth": 8, "stem_widths": (8, 8, 16)}),
+)

@@ -20,12 +20,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from flaim.models._model import Family
-from flaim.models._stacks import Stack, Stages, run
-from flaim.models._stacks import conv as _conv
-from flaim.models._stacks import ds as _ds
-from flaim.models._stacks import mb as _mb
-from flaim.models._stacks import scale as _scale
+from flaim.family import Family, Timm
 from flaim_core import (
     Scope,
     batch_norm,
@@ -46,6 +41,11 @@ from flaim_core import (
     relu,
     round_features,
 )
+from flaim_core.layers.stacks import Stack, Stages, run
+from flaim_core.layers.stacks import conv as _conv
+from flaim_core.layers.stacks import ds as _ds
+from flaim_core.layers.stacks import mb as _mb
+from flaim_core.layers.stacks import scale as _scale
 
 relu6, silu = jax.nn.relu6, jax.nn.silu
 
@@ -431,4 +431,15 @@ VARIANTS = {
     "test_efficientnet_evos": _TEST_NET(norm=partial(evo_norm, nonlinear=False), norm_act=evo_norm),
 }
 
-FAMILY = Family(efficientnet, "classifier", VARIANTS)
+FAMILY = Family(
+    efficientnet,
+    "classifier",
+    VARIANTS,
+    choices={
+        "Stack": Stack,
+        "conditional_mbconv": conditional_mbconv,
+        "space_to_depth_separable": space_to_depth_separable,
+    },
+    timm=Timm(("efficientnet",)),
+    tiny=("test_efficientnet", {"input_size": 32}),
+)

@@ -10,7 +10,7 @@ from functools import partial
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim.models._model import Family
+from flaim.family import Family, Timm
 from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu
 
 norm = partial(batch_norm, eps=1e-3)
@@ -149,4 +149,10 @@ def inception_resnet_v2(
 
 VARIANTS = {"inception_resnet_v2": {"input_size": 299}}
 
-FAMILY = Family(inception_resnet_v2, "classif", VARIANTS)
+FAMILY = Family(
+    inception_resnet_v2,
+    "classif",
+    VARIANTS,
+    timm=Timm(("inception_resnet_v2",)),
+    tiny=("inception_resnet_v2", {"input_size": 107, "depths": (2, 1, 1), "features": 64}),
+)

@@ -11,7 +11,7 @@ from functools import partial
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim.models._model import Family
+from flaim.family import Family, OlderNames, Timm
 from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu
 
 
@@ -160,4 +160,12 @@ def inception_v3(
 
 VARIANTS: dict[str, dict] = {"inception_v3": {"input_size": 299}}
 
-FAMILY = Family(inception_v3, "fc", VARIANTS)
+FAMILY = Family(
+    inception_v3,
+    "fc",
+    VARIANTS,
+    timm=Timm(("inception_v3",)),
+    # Training has a second classifier.
+    older_names=(OlderNames(r"^AuxLogits\.", ((r"^AuxLogits\.", None),)),),
+    tiny=("inception_v3", {"input_size": 107, "pool_features": (32,), "widths": (32,), "final_depth": 1}),
+)

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim.models._checks import check_heads, per_stage
-from flaim.models._model import Family
+from flaim.family import Family, Timm
 from flaim_core import (
     Scope,
     batch_norm,
@@ -42,6 +41,7 @@ from flaim_core import (
     resolve_padding,
     squeeze_excite,
 )
+from flaim_core.checks import check_heads, per_stage
 
 silu = jax.nn.silu
 
@@ -459,4 +459,25 @@ _TEST = {"dims": (32, 64, 96, 128), "stem_dims": (16, 32), "input_size": 160}
 VARIANTS["test_maxvit"] = {**VARIANTS["maxvit_pico_rw_256"], **_TEST, "depths": (1, 1, 1, 1)}
 VARIANTS["test_coatnet"] = {**VARIANTS["coatnet_nano_rw_224"], **_TEST, "depths": (1, 1, 2, 1)}
 
-FAMILY = Family(maxvit, "head/fc", VARIANTS)
+FAMILY = Family(
+    maxvit,
+    "head/fc",
+    VARIANTS,
+    choices={
+        "average_pool": average_pool,
+        "convnext_block": convnext_block,
+        "convolutional_stem": convolutional_stem,
+        "globally": globally,
+        "in_blocks": in_blocks,
+        "in_both": in_both,
+        "in_grids": in_grids,
+        "inverted_bottleneck": inverted_bottleneck,
+        "max_pool": max_pool,
+        "maxvit_block": maxvit_block,
+        "parallel_block": parallel_block,
+        "transformer": transformer,
+        "_NORMAL": _NORMAL,
+    },
+    timm=Timm(("maxxvit",), fixed_input_size=True),
+    tiny=("maxvit_tiny_tf_224", {"input_size": 64, "depths": (1, 1), "dims": (32, 64), "stem_dims": (16, 16)}),
+)

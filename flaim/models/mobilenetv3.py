@@ -10,10 +10,10 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from flaim.models._model import Family
-from flaim.models._stacks import Stack, Stages, conv, ds, mb, run, scale
+from flaim.family import Family, Timm
 from flaim_core import Scope, batch_norm, classifier, kernel, ops, relu, round_features, squeeze_excite
 from flaim_core import conv as convolution
+from flaim_core.layers.stacks import Stack, Stages, conv, ds, mb, run, scale
 
 hard_swish = jax.nn.hard_swish
 _round = partial(round_features, multiple=1)
@@ -147,4 +147,11 @@ VARIANTS = {
     **{f"lcnet_{name}": _variant(_lcnet(), int(name) / 100) for name in ("035", "050", "075", "100", "150")},
 }
 
-FAMILY = Family(mobilenetv3, "classifier", VARIANTS)
+FAMILY = Family(
+    mobilenetv3,
+    "classifier",
+    VARIANTS,
+    choices={"Stack": Stack, "hard_squeeze_excite": hard_squeeze_excite},
+    timm=Timm(("mobilenetv3",)),
+    tiny=("mobilenetv3_small_100", {"input_size": 32, "stages": VARIANTS["mobilenetv3_small_100"]["stages"][:3]}),
+)

@@ -10,7 +10,7 @@ from functools import partial
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim.models._model import Family
+from flaim.family import Family, Timm
 from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu
 
 norm = partial(batch_norm, eps=1e-3)
@@ -177,4 +177,11 @@ VARIANTS: dict[str, dict] = {
     },
 }
 
-FAMILY = Family(nasnet, "last_linear", VARIANTS)
+FAMILY = Family(
+    nasnet,
+    "last_linear",
+    VARIANTS,
+    choices={"max_pool": max_pool, "zero_padded_max_pool": zero_padded_max_pool},
+    timm=Timm(("nasnet",)),
+    tiny=("nasnetalarge", {"input_size": 64, "depth": 1, "features": 384, "stem_features": 8}),
+)

@@ -15,8 +15,7 @@ from functools import partial
 
 from jaxtyping import Array, Float
 
-from flaim.models._checks import per_stage
-from flaim.models._model import Family
+from flaim.family import Family, Timm
 from flaim_core import (
     Scope,
     batch_norm,
@@ -31,6 +30,7 @@ from flaim_core import (
     relu,
     squeeze_excite,
 )
+from flaim_core.checks import per_stage
 
 
 @kernel
@@ -388,4 +388,20 @@ VARIANTS = {
     },
 }
 
-FAMILY = Family(resnet, "fc", VARIANTS)
+FAMILY = Family(
+    resnet,
+    "fc",
+    VARIANTS,
+    choices={
+        "average_pooling": average_pooling,
+        "basic": basic,
+        "blurred_max_pooling": blurred_max_pooling,
+        "bottleneck": bottleneck,
+        "convolution": convolution,
+        "halve": halve,
+        "max_pooling": max_pooling,
+        "squeeze_excite_rounded": squeeze_excite_rounded,
+    },
+    timm=Timm(("resnet",)),
+    tiny=("test_resnet", {"input_size": 32}),
+)

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim.models._checks import per_stage
-from flaim.models._model import Family
+from flaim.family import Family, Timm
 from flaim_core import (
     Scope,
     batch_norm,
@@ -32,6 +31,7 @@ from flaim_core import (
     relu,
     round_features,
 )
+from flaim_core.checks import per_stage
 
 
 @kernel
@@ -256,4 +256,18 @@ VARIANTS: dict[str, dict] = {
     "resnetv2_50d_evos": _resnetv2(50, "d", norm_act=evo_norm_32),
 }
 
-FAMILY = Family(resnetv2, "head/fc", VARIANTS)
+FAMILY = Family(
+    resnetv2,
+    "head/fc",
+    VARIANTS,
+    choices={
+        "basic": basic,
+        "bottleneck": bottleneck,
+        "evo_norm_32": evo_norm_32,
+        "max_pooling": max_pooling,
+        "standardised_conv": standardised_conv,
+        "zero_padded_max_pooling": zero_padded_max_pooling,
+    },
+    timm=Timm(("resnetv2",)),
+    tiny=("resnetv2_50t", {"input_size": 32, "depths": (2, 1), "widths": (32, 64)}),
+)

@@ -11,8 +11,7 @@ from functools import partial
 
 from jaxtyping import Array, Float
 
-from flaim.models._checks import check_heads, per_stage
-from flaim.models._model import Family
+from flaim.family import Family, OlderNames, Timm
 from flaim_core import (
     Scope,
     classifier,
@@ -25,6 +24,7 @@ from flaim_core import (
     patch_merging,
     window_attention,
 )
+from flaim_core.checks import check_heads, per_stage
 
 swin_norm = partial(layer_norm, eps=1e-5)
 
@@ -120,4 +120,31 @@ VARIANTS = {
     "swin_s3_base_224": {**_SMALL, "window": (7, 7, 14, 7), "depths": (2, 2, 30, 2)},
 }
 
-FAMILY = Family(swin, "head/fc", VARIANTS)
+FAMILY = Family(
+    swin,
+    "head/fc",
+    VARIANTS,
+    timm=Timm(
+        ("swin_transformer",),
+        {
+            "depths": ("depths", None),
+            "embed_dim": ("dim", None),
+            "mlp_ratio": ("mlp_ratio", None),
+            "num_heads": ("num_heads", None),
+            "patch_size": ("patch_size", None),
+            "qkv_bias": ("qkv_bias", None),
+            "window_size": ("window", None),
+        },
+        fixed_input_size=True,
+    ),
+    older_names=(
+        OlderNames(  # the authors': a stage ends with its downsampling, in timm it begins with it
+            r"^layers\.0\.downsample\.reduction\.weight$",
+            (
+                (r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample"),
+                (r"^head\.", "head.fc."),
+            ),
+        ),
+    ),
+    tiny=("swin_tiny_patch4_window7_224", {"input_size": 56, "depths": (2, 2), "num_heads": (1, 2), "dim": 16}),
+)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from flaim.models._checks import per_stage
-from flaim.models._model import Family
+from flaim.family import Family, Timm
 from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops, relu
+from flaim_core.checks import per_stage
 
 
 def at_least(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
@@ -92,4 +92,10 @@ VARIANTS: dict[str, dict] = {
     **{f"{name}_bn": {"depths": depths, "norm": batch_norm} for name, depths in _DEPTHS.items()},
 }
 
-FAMILY = Family(vgg, "head/fc", VARIANTS)
+FAMILY = Family(
+    vgg,
+    "head/fc",
+    VARIANTS,
+    timm=Timm(("vgg",)),
+    tiny=("vgg11_bn", {"input_size": 64, "depths": (1, 2), "widths": (8, 16), "head_features": 32}),
+)

@@ -10,7 +10,7 @@ from functools import partial
 
 from jaxtyping import Array, Float
 
-from flaim.models._model import Family
+from flaim.family import Family, Timm
 from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu, resolve_padding
 
 
@@ -99,4 +99,19 @@ def xception(
 
 VARIANTS = {"legacy_xception": {"input_size": 299}}
 
-FAMILY = Family(xception, "fc", VARIANTS)
+FAMILY = Family(
+    xception,
+    "fc",
+    VARIANTS,
+    timm=Timm(("xception",)),
+    tiny=(
+        "legacy_xception",
+        {
+            "input_size": 64,
+            "stem_widths": (8, 16),
+            "entry_widths": (16, 32),
+            "middle_depth": 2,
+            "exit_widths": (48, 64, 64),
+        },
+    ),
+)

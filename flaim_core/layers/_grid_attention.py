@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
+from flaim_core.checks import require_fixed
 from flaim_core.layers._drop import dropout
-from flaim_core.layers._fixed_size import require_fixed
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mlp import relu
 from flaim_core.scope import Scope, kernel

@@ -1,7 +1,7 @@
 from jaxtyping import Array, Float
 
 from flaim_core import initializers
-from flaim_core.layers._fixed_size import require_fixed
+from flaim_core.checks import require_fixed
 from flaim_core.scope import Scope, kernel
 
 

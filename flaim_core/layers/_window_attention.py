@@ -2,9 +2,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
+from flaim_core.checks import require_fixed
 from flaim_core.layers._attention import attention
 from flaim_core.layers._conv import pair
-from flaim_core.layers._fixed_size import require_fixed
 from flaim_core.scope import Scope, kernel
 
 

@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
 
 from flaim.adapters.eqx import layers
 from flaim.adapters.eqx._module import ImageModel, to_variables, wrap
-from flaim.models import Model
+from flaim.model import Model
 
 __all__ = [
     "ImageModel",
@@ -51,7 +51,7 @@ def get_model(
     The module is in inference mode. `axis_name` is that of the `jax.vmap` over single images in training, over which
     batch statistics are taken.
     """
-    from flaim.weights import get_model as load
+    from flaim.pretrained import get_model as load
 
     model, variables, norm_stats = load(
         model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
@@ -70,7 +70,7 @@ def from_pretrained(
     **overrides: Any,
 ) -> tuple[ImageModel, equinox.nn.State, dict[str, tuple[float, ...]]]:
     """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
-    from flaim.weights.sharing import source_of
+    from flaim.pretrained import source_of
 
     return get_model(
         source_of(source), True, n_classes, input_size, prng=prng, axis_name=axis_name, dtype=dtype, **overrides
@@ -82,7 +82,7 @@ def save_pretrained(path: str | PathLike, model: ImageModel, state: equinox.nn.S
 
     `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
     """
-    from flaim.weights import save_pretrained as save
+    from flaim.weights.saving.native import save_pretrained as save
 
     save(path, *_parts(model, state), **details)
 
@@ -92,7 +92,7 @@ def push_to_hub(repo_id: str, model: ImageModel, state: equinox.nn.State, **deta
 
     `details` are those of `flaim.weights.push_to_hub`.
     """
-    from flaim.weights import push_to_hub as push
+    from flaim.weights.saving.share import push_to_hub as push
 
     return push(repo_id, *_parts(model, state), **details)
 

@@ -10,7 +10,7 @@ import flaim_core as core
 from flaim.adapters._common import Layer
 from flaim.adapters._sites import Site
 from flaim.adapters.eqx._nodes import Node, run, split
-from flaim.models import Model
+from flaim.model import Model
 
 
 class KernelModule(Node):

@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
 
 from flaim.adapters.haiku import layers
 from flaim.adapters.haiku._module import ImageModel, TransformedModel, to_variables, wrap
-from flaim.models import Model
+from flaim.model import Model
 
 __all__ = [
     "ImageModel",
@@ -48,7 +48,7 @@ def get_model(
         transformed, params, state, norm_stats = get_model("resnet50")
         logits, state = transformed.apply(params, state, rng, x, is_training=False)
     """
-    from flaim.weights import get_model as load
+    from flaim.pretrained import get_model as load
 
     model, variables, norm_stats = load(
         model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
@@ -66,7 +66,7 @@ def from_pretrained(
     **overrides: Any,
 ) -> tuple[TransformedModel, dict, dict, dict[str, tuple[float, ...]]]:
     """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
-    from flaim.weights.sharing import source_of
+    from flaim.pretrained import source_of
 
     return get_model(source_of(source), True, n_classes, input_size, prng=prng, dtype=dtype, **overrides)
 
@@ -78,7 +78,7 @@ def save_pretrained(
 
     `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
     """
-    from flaim.weights import save_pretrained as save
+    from flaim.weights.saving.native import save_pretrained as save
 
     save(path, *_parts(model, params, state), **details)
 
@@ -88,7 +88,7 @@ def push_to_hub(repo_id: str, model: TransformedModel, params: Mapping, state: M
 
     `details` are those of `flaim.weights.push_to_hub`.
     """
-    from flaim.weights import push_to_hub as push
+    from flaim.weights.saving.share import push_to_hub as push
 
     return push(repo_id, *_parts(model, params, state), **details)
 

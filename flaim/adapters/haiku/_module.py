@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import flaim_core as core
 from flaim.adapters._common import Layer, asking_for_key, fitted, zero_output
-from flaim.models import Model
+from flaim.model import Model
 
 
 class TransformedModel(hk.TransformedWithState):

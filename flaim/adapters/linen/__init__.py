@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
 
 from flaim.adapters.linen import layers
 from flaim.adapters.linen._module import ImageModel, to_variables, wrap
-from flaim.models import Model
+from flaim.model import Model
 
 __all__ = [
     "ImageModel",
@@ -47,7 +47,7 @@ def get_model(
     logits, updates = model.apply(variables, x, training=True, mutable=["batch_stats"], rngs={"dropout": key})
     logits, sown = model.apply(variables, x, mutable=["intermediates"])
     """
-    from flaim.weights import get_model as load
+    from flaim.pretrained import get_model as load
 
     model, variables, norm_stats = load(
         model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
@@ -65,7 +65,7 @@ def from_pretrained(
     **overrides: Any,
 ) -> tuple[ImageModel, dict, dict[str, tuple[float, ...]]]:
     """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
-    from flaim.weights.sharing import source_of
+    from flaim.pretrained import source_of
 
     return get_model(source_of(source), True, n_classes, input_size, prng=prng, dtype=dtype, **overrides)
 
@@ -75,7 +75,7 @@ def save_pretrained(path: str | PathLike, model: ImageModel, variables: Mapping,
 
     `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
     """
-    from flaim.weights import save_pretrained as save
+    from flaim.weights.saving.native import save_pretrained as save
 
     save(path, *_parts(model, variables), **details)
 
@@ -85,7 +85,7 @@ def push_to_hub(repo_id: str, model: ImageModel, variables: Mapping, **details: 
 
     `details` are those of `flaim.weights.push_to_hub`.
     """
-    from flaim.weights import push_to_hub as push
+    from flaim.weights.saving.share import push_to_hub as push
 
     return push(repo_id, *_parts(model, variables), **details)
 

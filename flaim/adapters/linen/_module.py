@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from flaim.adapters._common import Layer, asking_for_key, fitted, inside_nodes, zero_output
 from flaim.adapters._sites import Site
-from flaim.models import Model
+from flaim.model import Model
 from flaim_core.lowering import is_intercepted
 
 

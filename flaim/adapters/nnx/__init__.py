@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
 
 from flaim.adapters.nnx import layers
 from flaim.adapters.nnx._module import ImageModel, to_variables, wrap
-from flaim.models import Model
+from flaim.model import Model
 
 __all__ = [
     "ImageModel",
@@ -49,7 +49,7 @@ def get_model(
 
     The module is in evaluation mode. `rngs` has the "dropout" stream that training draws from, where the model drops.
     """
-    from flaim.weights import get_model as load
+    from flaim.pretrained import get_model as load
 
     model, variables, norm_stats = load(
         model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
@@ -68,7 +68,7 @@ def from_pretrained(
     **overrides: Any,
 ) -> tuple[ImageModel, dict[str, tuple[float, ...]]]:
     """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
-    from flaim.weights.sharing import source_of
+    from flaim.pretrained import source_of
 
     return get_model(source_of(source), True, n_classes, input_size, prng=prng, rngs=rngs, dtype=dtype, **overrides)
 
@@ -79,7 +79,7 @@ def save_pretrained(path: str | PathLike, model: ImageModel, *, merge_lora: bool
     `merge_lora` as in `to_variables`. `details` are those of `flaim.weights.save_pretrained`: `preprocessing`
     (`norm_stats` will do), `labels`, `license`.
     """
-    from flaim.weights import save_pretrained as save
+    from flaim.weights.saving.native import save_pretrained as save
 
     save(path, *_parts(model, merge_lora), **details)
 
@@ -89,7 +89,7 @@ def push_to_hub(repo_id: str, model: ImageModel, *, merge_lora: bool = False, **
 
     `merge_lora` as in `to_variables`. `details` are those of `flaim.weights.push_to_hub`.
     """
-    from flaim.weights import push_to_hub as push
+    from flaim.weights.saving.share import push_to_hub as push
 
     return push(repo_id, *_parts(model, merge_lora), **details)
 

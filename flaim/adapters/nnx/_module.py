@@ -10,7 +10,7 @@ import flaim_core as core
 from flaim.adapters._common import Layer, fitted
 from flaim.adapters._sites import Site
 from flaim.adapters.nnx._nodes import Node, Running, at, draw, dropout_stream, leaves_of, merged, split
-from flaim.models import Model
+from flaim.model import Model
 
 
 class KernelModule(Node):

@@ -14,7 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 import flaim_core as core
 from flaim.adapters._common import Layer, asking_for_key, inside_nodes
 from flaim.adapters._sites import Site
-from flaim.models import Model
+from flaim.model import Model
 
 
 class Running(NamedTuple):

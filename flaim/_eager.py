@@ -1,0 +1,97 @@
+"""How a model is run: in microbatches, and compiled, once for all calls of a kind, where nobody else compiles it."""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+import flaim_core as core
+from flaim_core.lowering import is_being_compiled, is_intercepted
+from flaim_core.microbatch import in_microbatches, microbatches
+
+if TYPE_CHECKING:
+    from flaim.model import Model
+
+# Programs that are kept: models times modes. Each holds its compiled forms, one for every shape it was called with.
+_KEPT = 64
+
+
+class Mode(NamedTuple):
+    """What of a call is not an array."""
+
+    training: bool
+    use_running_average: bool
+    capture: str | None
+    axis_name: Any
+
+    @property
+    def updates_statistics(self) -> bool:
+        """Whether batch norm has new running statistics."""
+        return not self.use_running_average
+
+
+def run(
+    model: "Model",
+    variables: Mapping,
+    x: Any,
+    rng: PRNGKeyArray | None,
+    mode: Mode,
+    modules: Mapping[str, Callable] | None,
+) -> core.Output:
+    """Run `model`; an eager call is compiled, unless what takes part may have effects or jit is disabled."""
+    eager = not is_being_compiled(*jax.tree.leaves((variables, x, rng)))
+    with_effects = modules or is_intercepted()
+    if not eager or with_effects or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return _trace(model, variables, x, rng, mode, modules)
+    output = _compiled(model, mode)(variables, x, rng)
+    stats = output.batch_stats if mode.updates_statistics else variables.get("batch_stats", {})
+    return core.Output(output.value, stats, dict(output.intermediates))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _compiled(model: "Model", mode: Mode) -> Callable:
+    def call(variables: Mapping, x: Any, rng: PRNGKeyArray | None) -> core.Output:
+        output = _trace(model, variables, x, rng, mode, None)
+        stats = output.batch_stats if mode.updates_statistics else {}
+        return core.Output(output.value, stats, OrderedDict(output.intermediates))  # which keeps its order
+
+    call.__name__ = model.name
+    return jax.jit(call)
+
+
+def _trace(
+    model: "Model",
+    variables: Mapping,
+    x: Any,
+    rng: PRNGKeyArray | None,
+    mode: Mode,
+    modules: Mapping[str, Callable] | None,
+) -> core.Output:
+    def apply(x: Any, variables: Mapping, rng: PRNGKeyArray | None) -> core.Output:
+        return core.apply(
+            model._call,
+            variables,
+            x,
+            training=mode.training,
+            use_running_average=mode.use_running_average,
+            rng=rng,
+            capture=mode.capture,
+            axis_name=mode.axis_name,
+            dtype=model.dtype,
+            remat=model.remat,
+            scan=model.scan,
+            modules=modules,
+        )
+
+    parts = 1 if mode.training or mode.updates_statistics or modules else microbatches(x, jax.tree.leaves(variables))
+    if parts == 1:
+        return apply(x, variables, rng)
+
+    def without_stats(*inputs: Any) -> core.Output:
+        return apply(*inputs)._replace(batch_stats={})
+
+    output = in_microbatches(without_stats, x, variables, rng, parts=parts)
+    return output._replace(batch_stats=variables.get("batch_stats", {}))

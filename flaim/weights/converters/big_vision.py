@@ -1,0 +1,190 @@
+"""Vision Transformers of google-research/vision_transformer and big_vision: `.npz` files without a configuration.
+
+What such a file holds tells the model: widths, depth, patches, heads, the images' size, the pooling and the classes.
+Their authors approximate GELU by tanh; like timm, which publishes the same weights, we compute it exactly, and
+`act=gelu_tanh` (`{"function": "gelu_tanh"}` in a configuration) does as they do.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import flaim_core as core
+from flaim.family import rename
+from flaim.options import nearest, ratio_of
+from flaim.weights.converters._converter import Converter, Documents, Tensors
+from flaim.weights.errors import CheckpointError
+from flaim.weights.formats import LazyArray
+from flaim.weights.info import NORMALISATIONS, CheckpointInfo, Preprocessing
+
+_MARKER = re.compile(r"(^|/)(Transformer/encoderblock|MixerBlock_|conv_root/)")
+
+# What training leaves in a file beside the model, and the other tower of a two-tower one.
+_UNUSED = re.compile(r"^(opt/(?!target/)|opt$|states?/|extra/|step$|params/(txt/|t$|b$))")
+_PREFIX = re.compile(r"^(opt/target/|params/img/|params/)")
+
+_STACK = "Transformer/encoderblock/"  # all blocks' arrays along a first axis
+
+_RULES = (
+    (r"^embedding/", "patch_embed/proj/"),
+    (r"^cls$", "cls_token"),
+    (r"^(?:Transformer/)?(?:posembed_input/)?pos_embedding$", "pos_embed"),
+    (r"^Transformer/encoder_norm/", "norm/"),
+    (r"^Transformer/encoderblock_(\d+)/", r"blocks/\1/"),
+    (r"^MAPHead_0/probe$", "attn_pool/latent"),
+    (r"^MAPHead_0/LayerNorm_0/", "attn_pool/norm/"),
+    (r"^MAPHead_0/MultiHeadDotProductAttention_0/(?:out/|(?=query|key|value))", "attn_pool/proj/"),
+    (r"^attn_pool/proj/(query|key|value)/", r"attn_pool/\1/"),
+    (r"^MAPHead_0/", "attn_pool/"),
+    (r"/LayerNorm_0/", "/norm1/"),
+    (r"/LayerNorm_[12]/", "/norm2/"),
+    (r"/MlpBlock_[03]/Dense_0/", "/mlp/fc1/"),
+    (r"/MlpBlock_[03]/Dense_1/", "/mlp/fc2/"),
+    (r"/MultiHeadDotProductAttention_[01]/out/", "/attn/proj/"),
+    (r"/MultiHeadDotProductAttention_[01]/(query|key|value)/", r"/attn/\1/"),
+    (r"^pre_logits/", "pooler/"),
+)
+_JOINED = (
+    (r"^(blocks/\d+/attn)/query/", "qkv", ("query", "key", "value")),
+    (r"^(attn_pool)/key/", "kv", ("key", "value")),
+    (r"^(attn_pool)/query/", "q", ("query",)),
+)
+
+
+def recognises(tensors: Tensors, documents: Documents) -> bool:
+    """Whether the tensors have the names of these projects' models."""
+    return any(map(_MARKER.search, tensors))
+
+
+def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointInfo:
+    """What the shapes of the tensors, found at `where`, tell.
+
+    Raises:
+        CheckpointError: It is no plain Vision Transformer, or lacks what tells its configuration.
+    """
+    for marker, kind in (("MixerBlock_", "an MLP-Mixer"), ("conv_root/", "a hybrid of ResNet and Transformer")):
+        if any(marker in name for name in tensors):
+            raise CheckpointError(f"{where} holds {kind}; of these projects' models flaim has Vision Transformers")
+    leaves = _renamed(tensors)
+    needed = ("patch_embed/proj/kernel", "blocks/0/attn/query/kernel", "blocks/0/mlp/fc1/kernel")
+    if missing := [name for name in needed if name not in leaves]:
+        raise CheckpointError(f"{where} holds a Vision Transformer without {', '.join(missing)}")
+    patches, query, hidden = (leaves[name].shape for name in needed)
+    if len(patches) != 4 or len(query) != 3:
+        raise CheckpointError(
+            f"{where} holds a Vision Transformer whose patch embedding has shape {patches}, expected a convolution, "
+            f"and whose queries have shape {query}, expected (width, heads, width of a head)"
+        )
+    *patch, channels, dim = patches
+    tokens = leaves["pos_embed"].shape[1] if "pos_embed" in leaves else (224 // patch[0]) * (224 // patch[1])
+    class_token, grid = "cls_token" in leaves, math.isqrt(tokens)
+    extra = tokens - grid**2
+    if extra not in (0, int(class_token)):
+        raise CheckpointError(
+            f"{where} has {tokens} position embeddings, expected as many as a square image has patches"
+        )
+    pool = "class_token_pool" if class_token else "map_pool" if "attn_pool/latent" in leaves else "average_pool"
+    options = {
+        "dim": dim,
+        "depth": 1 + max(int(name.split("/")[1]) for name in leaves if name.startswith("blocks/")),
+        "num_heads": query[1],
+        "patch_size": patch[0] if patch[0] == patch[1] else patch,
+        "mlp_ratio": ratio_of(hidden[1], dim),
+        "class_token": class_token,
+        "embed_prefix": not class_token or extra == 1,
+        "pool": {"function": pool},
+        "fc_norm": None if class_token else False,
+        "pooler": leaves["pooler/bias"].shape[0] if "pooler/bias" in leaves else None,
+    }
+    size = grid * patch[0], grid * patch[1]
+    architecture, overrides = nearest("vit", r"^vit_(tiny|small|base|large|huge|giant|so400m)_patch", options, size)
+    mean, std = NORMALISATIONS["inception"]
+    return CheckpointInfo(
+        model=architecture,
+        family="vit",
+        architecture=architecture,
+        overrides=overrides,
+        n_classes=leaves["head/bias"].shape[0] if "head/bias" in leaves else -1,
+        in_channels=channels,
+        preprocessing=Preprocessing(input_size=size, mean=mean, std=std),
+    )
+
+
+def translate(tensors: Tensors, info: CheckpointInfo, leaves: Mapping[str, core.Leaf]) -> dict[str, Any]:
+    """The tensors by the paths of flaim's leaves, in its layout."""
+    return {f"params/{name}": value for name, value in _translated(tensors, info).items()}
+
+
+def _translated(tensors: Tensors, info: CheckpointInfo) -> dict[str, Any]:
+    leaves = _renamed(tensors)
+    for pattern, whole, parts in _JOINED:
+        for name in [name for name in leaves if re.search(pattern, name)]:
+            names = [name.replace(f"/{parts[0]}/", f"/{part}/") for part in parts]
+            if all(part in leaves for part in names):
+                flat = {part: _heads_flattened(part, leaves.pop(part)) for part in names}
+                alike = len({value.shape[:-1] for value in flat.values()}) == 1
+                leaves |= (
+                    {name.replace(f"/{parts[0]}/", f"/{whole}/"): _concatenated([*flat.values()])} if alike else flat
+                )
+    leaves = {name: _heads_flattened(name, value) for name, value in leaves.items()}
+    if "pos_embed" not in leaves:
+        leaves["pos_embed"] = _sines(leaves, info)
+    return leaves
+
+
+def _renamed(tensors: Tensors) -> dict[str, Any]:
+    """The tensors under flaim's names; queries, keys and values are apart still, and heads an axis of their own."""
+    leaves: dict[str, Any] = {}
+    for name, value in tensors.items():
+        if _UNUSED.search(name):
+            continue
+        name = _PREFIX.sub("", name)
+        layers = [(name, value)]
+        if name.startswith(_STACK):
+            layers = [
+                (f"{_STACK[:-1]}_{i}/{name.removeprefix(_STACK)}", _part(value, i)) for i in range(value.shape[0])
+            ]
+        leaves |= {rename(layer, _RULES) or layer: part for layer, part in layers}
+    return leaves
+
+
+def _part(value: Any, index: int) -> Any:
+    """One of the arrays that `value` is a stack of."""
+    if isinstance(value, np.ndarray):
+        return value[index]
+    return LazyArray(value.shape[1:], value.dtype, lambda: np.asarray(value)[index])
+
+
+def _concatenated(parts: Sequence[Any]) -> LazyArray:
+    """The arrays side by side along the last axis."""
+    shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
+    return LazyArray(
+        shape, np.dtype(parts[0].dtype), lambda: np.concatenate([np.asarray(part) for part in parts], axis=-1)
+    )
+
+
+def _heads_flattened(name: str, value: Any) -> Any:
+    """Layers of attention with the axes of heads and width of a head as one."""
+    if re.search(r"/proj/kernel$", name) and len(value.shape) == 3:
+        return value.reshape((-1, value.shape[2]))
+    if re.search(r"/(query|key|value)/kernel$", name) and len(value.shape) == 3:
+        return value.reshape((value.shape[0], -1))
+    return value.reshape((-1,)) if name.endswith("/bias") else value
+
+
+def _sines(leaves: Tensors, info: CheckpointInfo) -> np.ndarray:
+    """Position embeddings of models that do not learn them: sines of rows and columns.
+
+    Beyer et al., "Better plain ViT baselines for ImageNet-1k" (2022).
+    """
+    height, width, _, dim = leaves["patch_embed/proj/kernel"].shape
+    rows, columns = np.mgrid[: info.input_size[0] // height, : info.input_size[1] // width].reshape(2, -1, 1)
+    frequencies = 10_000.0 ** -(np.arange(dim // 4) / (dim // 4 - 1))
+    waves = [wave(position * frequencies) for position in (columns, rows) for wave in (np.sin, np.cos)]
+    return np.concatenate(waves, axis=1)[None].astype(np.float32)
+
+
+BIG_VISION = Converter("big_vision", recognises, describe, translate)

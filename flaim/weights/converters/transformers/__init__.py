@@ -1,0 +1,90 @@
+"""Hugging Face transformers: what its `config.json`, its image processor's and its names for tensors mean.
+
+`_kinds` has the types of its models, `_names` their tensors, `_preprocessing` what becomes of an image before them.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from flaim.options import nearest
+from flaim.weights.converters._converter import Converter, Documents, Tensors
+from flaim.weights.converters.timm import TORCH_LAYOUTS, tensor_name
+from flaim.weights.converters.transformers._kinds import KINDS, options_of
+from flaim.weights.converters.transformers._names import plain, translate
+from flaim.weights.converters.transformers._preprocessing import preprocessing_of
+from flaim.weights.errors import CheckpointError
+from flaim.weights.info import CheckpointInfo, Preprocessing
+
+__all__ = ["TRANSFORMERS"]
+
+_CLASSIFIER = re.compile(r"^(cls_classifier|classifier|classifier\.1|visual_projection)\.weight$")
+_GENERIC_LABEL = re.compile(r"^LABEL_\d+$")
+
+# In the names of each of the models; other libraries' have nothing like it.
+_MARKER = re.compile(
+    r"(^|[./])(embeddings[./]patch_embeddings?|embedder[./]embedder|conv_stem[./]first_conv|encoder[./]top_conv)[./]"
+)
+
+
+def recognises(tensors: Tensors, documents: Documents) -> bool:
+    """Whether the checkpoint's `config.json` is of transformers, or, where it has none, its tensors' names are."""
+    if (config := documents.get("config.json")) is None:
+        return any(map(_MARKER.search, tensors))
+    return isinstance(config.get("model_type"), str) and "architecture" not in config
+
+
+def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointInfo:
+    """What the JSON files of the checkpoint at `where` say; without them, nothing is known of its model.
+
+    Raises:
+        CheckpointError: flaim has no such model, or its model lacks options that this one needs; they are listed.
+    """
+    if "config.json" not in documents:  # names do not tell how many heads there are, and much else
+        return CheckpointInfo(n_classes=None)
+    data = documents["config.json"]
+    model_type = data["model_type"]
+    if model_type not in KINDS:
+        raise CheckpointError(
+            f"{where} describes a {model_type} of transformers; flaim reads {', '.join(KINDS)} (and timm's models)"
+        )
+    kind, names = KINDS[model_type], plain(tensors)
+    said = data
+    if "vision_config" in data or "vision_config_dict" in data:  # a whole CLIP or SigLIP, of which this is one half
+        said = {**(data.get("vision_config") or {}), **(data.get("vision_config_dict") or {})}
+    options, size, refused = options_of(kind, said, names)
+    if refused:
+        raise CheckpointError(
+            f"{where} describes a {model_type} with options that flaim's does not have: {', '.join(refused)}"
+        )
+    classifier = next((name for name in names if _CLASSIFIER.search(name)), None)
+    n_classes = -1 if classifier is None else names[classifier].shape[0]
+    # transformers 5 nests an image processor that is part of a greater one.
+    processor = documents.get("preprocessor_config.json") or documents.get("processor_config.json", {}).get(
+        "image_processor"
+    )
+    preprocessing = preprocessing_of(kind.processor, processor or {})
+    side = preprocessing.pop("input_size", None)
+    if kind.any_size and processor and "size" in processor:
+        size = side
+    architecture, overrides = nearest(kind.family, kind.variants, options, size)
+    return CheckpointInfo(
+        model=architecture,
+        family=kind.family,
+        architecture=architecture,
+        overrides=overrides,
+        n_classes=n_classes,
+        in_channels=said.get("num_channels", 3),
+        preprocessing=Preprocessing(input_size=size, **preprocessing),
+        labels=_labels(data, n_classes),
+    )
+
+
+def _labels(data: Mapping[str, Any], n_classes: int) -> tuple[str, ...] | None:
+    labels = {int(index): str(label) for index, label in (data.get("id2label") or {}).items()}
+    if not labels or sorted(labels) != list(range(n_classes)) or all(map(_GENERIC_LABEL.match, labels.values())):
+        return None
+    return tuple(labels[i] for i in range(n_classes))
+
+
+TRANSFORMERS = Converter("transformers", recognises, describe, translate, layouts=TORCH_LAYOUTS, name_of=tensor_name)

@@ -1,0 +1,46 @@
+"""Arrays that have to be unpacked, and are only when somebody asks for the numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LazyArray:
+    """An array that `load` makes. Transposed and reshaped ones are lazy too."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    load: Callable[[], np.ndarray]
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    @property
+    def T(self) -> "LazyArray":
+        """The axes the other way round."""
+        return self.transpose(tuple(range(self.ndim))[::-1])
+
+    def transpose(self, *axes: Any) -> "LazyArray":
+        """The axes in another order."""
+        order = tuple(axes[0]) if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        return LazyArray(tuple(self.shape[i] for i in order), self.dtype, lambda: self.load().transpose(order))
+
+    def reshape(self, *shape: Any) -> "LazyArray":
+        """The same numbers in another shape."""
+        # A stand-in without storage knows what -1 means and what does not fit.
+        new = np.broadcast_to(np.zeros((), np.bool_), self.shape).reshape(*shape).shape
+        return LazyArray(new, self.dtype, lambda: self.load().reshape(new))
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.load()[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("a lazy array has no numbers to share")
+        array = self.load()
+        return array if dtype is None else array.astype(dtype, copy=False)
