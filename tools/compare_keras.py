@@ -16,8 +16,8 @@ import numpy as np
 
 from flaim.pretrained import model_of
 from flaim.weights import load
-from tests.weights.converters import keras_oracle as oracle
 from tests.oracle import relative_error
+from tests.weights.converters import keras_oracle as oracle
 from tools.make_keras_structure import MODELS
 
 # The modules for `preprocess_input`, by how names start; `keras.applications` has others than the names say.
@@ -52,7 +52,9 @@ def error_of(name: str, size: int) -> float:
         reference.save_weights(path)
         variables, config = load(path)
     model = model_of(config)
-    images = (pixels / np.float32(255) - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
+    images = (pixels / np.float32(255) - np.array(config.preprocessing.mean, np.float32)) / np.array(
+        config.preprocessing.std, np.float32
+    )
     return relative_error(oracle.quickly(lambda v, x: model.apply(v, x).value, variables, images), expected)
 
 

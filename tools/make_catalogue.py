@@ -1,4 +1,4 @@
-"""Write flaim/weights/timm.jsonl: every pretrained checkpoint of timm's modules that flaim's families cover.
+"""Write flaim/weights/catalogue/timm.jsonl: every pretrained checkpoint of timm's modules that flaim's families cover.
 
 Run it from the root of the repository, `python -m tools.make_catalogue`, when timm's version changes, and read the
 difference before committing it. It needs what the tests need.
@@ -77,6 +77,6 @@ def rows():
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parent.parent / "flaim" / "weights" / "timm.jsonl"
+    target = Path(__file__).parent.parent / "flaim" / "weights" / "catalogue" / "timm.jsonl"
     target.write_text("".join(map(line, rows())), encoding="utf-8")
     print(f"{target}: {len(target.read_text(encoding='utf-8').splitlines())} checkpoints of timm {timm.__version__}")

@@ -1,4 +1,4 @@
-"""Write flaim/weights/keras.jsonl: the checkpoints that Keras publishes, where they are, and their hashes.
+"""Write flaim/weights/catalogue/keras.jsonl: the checkpoints that Keras publishes, where they are, and their hashes.
 
 Run it from the root of the repository, `python -m tools.make_keras_catalogue`, when Keras' version changes, and read
 the difference before committing it. The hashes are read from Keras' sources; those of ResNet-RS, which Keras 3 has
@@ -119,6 +119,6 @@ def rows() -> Iterator[dict]:
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parent.parent / "flaim" / "weights" / "keras.jsonl"
+    target = Path(__file__).parent.parent / "flaim" / "weights" / "catalogue" / "keras.jsonl"
     target.write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
     print(f"{target}: {len(target.read_text(encoding='utf-8').splitlines())} checkpoints of Keras")

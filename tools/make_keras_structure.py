@@ -1,8 +1,8 @@
 """Record the layers and shapes of Keras' models: `python tools/make_keras_structure.py [NAME ...]`.
 
-Writes `tests/data/keras_structure.json`, of each model the number of layers with weights and a checksum of the lines
-that `tests.weights.converters.keras_oracle.structure` makes of them. With names, those models alone are recorded anew; `--show NAME`
-prints a model's lines instead.
+Writes `tests/data/keras_structure.json`: for each model the number of layers with weights, and a checksum of the lines
+that `keras_oracle.structure` makes of them. With names, only those models are recorded again; `--show NAME` prints a
+model's lines instead.
 """
 
 import json

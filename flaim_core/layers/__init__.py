@@ -6,7 +6,7 @@ from flaim_core.layers._channel_attention import efficient_channel_attention, sq
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
-from flaim_core.layers._drop import drop_path, dropout
+from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
 from flaim_core.layers._global_context import global_context
 from flaim_core.layers._grid_attention import (
@@ -16,7 +16,7 @@ from flaim_core.layers._grid_attention import (
     relative_position_mlp,
     relative_position_table,
 )
-from flaim_core.layers._head import classifier
+from flaim_core.layers._head import classifier, classifier_head
 from flaim_core.layers._layer_scale import layer_scale
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, fused_mbconv, mbconv, round_features
@@ -35,6 +35,7 @@ __all__ = [
     "batch_norm",
     "block_attention",
     "classifier",
+    "classifier_head",
     "conditional_conv",
     "conv",
     "conv_norm_act",
@@ -42,6 +43,7 @@ __all__ = [
     "differential_attention",
     "differential_heads",
     "drop_path",
+    "drop_path_schedule",
     "dropout",
     "efficient_channel_attention",
     "evo_norm",

@@ -31,3 +31,8 @@ def drop_path(scope: Scope, x: Float[Array, "b ..."], rate: float | Float[Array,
     Huang et al., "Deep Networks with Stochastic Depth" (2016).
     """
     return _keep(scope, x, rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+
+
+def drop_path_schedule(rate: float, depth: int) -> list[float]:
+    """Rates of stochastic depth for `depth` blocks: from 0 at the first, in equal steps, to `rate` at the last."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -18,7 +18,7 @@ from flaim.data import Preprocess, load_digits
 from flaim.weights import get_model, resolve
 from tests.numerics import lenient
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FRAMEWORKS = ("Flax Linen", "Flax NNX", "Equinox", "Haiku")
 
 
@@ -50,7 +50,7 @@ def test_checkpoint_is_small_and_right():
     assert config.labels == tuple("0123456789")
     assert config.license == "Apache-2.0"
     model, variables, norm_stats = get_model(DIGITS)
-    assert norm_stats == {"mean": config.mean, "std": config.std}
+    assert norm_stats == {"mean": config.preprocessing.mean, "std": config.preprocessing.std}
     scans = load_digits("held_out")
     logits = model.apply(variables, Preprocess.from_row(config.preprocessing)(scans.images)).value
     accuracy = np.mean(np.argmax(logits, -1) == scans.labels)

@@ -88,7 +88,7 @@ def test_command_onnx(digits, tmp_path):
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["labels"]) == list(checkpoint.config.labels)
     assert facts["range"] == "0 to 1" and facts["license"] == checkpoint.config.license
-    assert json.loads(facts["mean"]) == list(checkpoint.config.mean)
+    assert json.loads(facts["mean"]) == list(checkpoint.config.preprocessing.mean)
     model, variables, norm_stats = models.get_model(DIGITS)
     mean, std = (np.asarray(norm_stats[name], np.float32) for name in ("mean", "std"))
     expected = model.apply(variables, (digits - mean) / std).value

@@ -11,12 +11,11 @@ import pytest
 from flax import nnx
 
 import flaim_core as core
-from flaim import models
+from flaim import _eager, models
 from flaim.adapters import eqx as flaim_eqx
 from flaim.adapters import haiku as flaim_haiku
 from flaim.adapters import linen as flaim_linen
 from flaim.adapters import nnx as flaim_nnx
-from flaim.models import _apply
 from tests.numerics import relative_error
 from tests.small import images, randomised, small
 
@@ -25,16 +24,16 @@ from tests.small import images, randomised, small
 def traces(monkeypatch):
     """How often a model was traced."""
     found = []
-    trace = _apply._trace
+    trace = _eager._trace
 
     def counted(*args):
         found.append(args)
         return trace(*args)
 
-    monkeypatch.setattr(_apply, "_trace", counted)
-    _apply._compiled.cache_clear()
+    monkeypatch.setattr(_eager, "_trace", counted)
+    _eager._compiled.cache_clear()
     yield found
-    _apply._compiled.cache_clear()
+    _eager._compiled.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +129,7 @@ def test_nothing_is_kept_alive(model):
     del variables, leaf
     gc.collect()
     assert kept() is None
-    assert _apply._compiled.cache_info().maxsize is not None
+    assert _eager._compiled.cache_info().maxsize is not None
 
 
 def test_replaced_heads_still_train():

@@ -18,6 +18,7 @@ from flaim.weights import (
     CatalogueError,
     CheckpointError,
     CheckpointInfo,
+    Preprocessing,
     get_model,
     load,
 )
@@ -336,7 +337,9 @@ def test_input_size_of_a_table_of_planes():
     larger = timm.create_model("maxvit_tiny_tf_224", img_size=(128, 192), **shallow)
     larger.load_state_dict(timm.models.maxxvit.checkpoint_filter_fn(reference.state_dict(), larger))
     model = flaim.models.create("maxvit_tiny_tf_224", input_size=(128, 192), **shallow)
-    config = CheckpointInfo(family="maxvit", architecture=model.name, input_size=(128, 128))
+    config = CheckpointInfo(
+        family="maxvit", architecture=model.name, preprocessing=Preprocessing(input_size=(128, 128))
+    )
     variables = assign(model, oracle.state(reference), config, key=jax.random.key(0))
     assert_same_weights(model, variables, larger)
 

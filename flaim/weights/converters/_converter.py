@@ -7,8 +7,9 @@ from typing import Any
 import flaim_core as core
 from flaim.weights.info import CheckpointInfo
 
-Tensors = Mapping[str, Any]  # by name; lazily read arrays with `shape` and `dtype`
-Documents = Mapping[str, Mapping]  # by file name: JSON files, and what the weights' file says beside its tensors
+# By name: lazily read arrays with `shape` and `dtype`. No parameters here: checking them at run time would load the file.
+Tensors = Mapping
+Documents = Mapping  # by file name: JSON files, and what the weights' file says beside its tensors
 
 
 @dataclass(frozen=True)

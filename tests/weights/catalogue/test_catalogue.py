@@ -9,13 +9,16 @@ from importlib import resources
 import pytest
 
 import flaim.models
-from flaim.weights import CatalogueError, catalogue, list_models, native, resolve, rows
+from flaim.options import options_from
+from flaim.weights import CatalogueError, catalogue, list_models, resolve, rows
 from flaim.weights.converters.keras import TABLES, entry_of
 from tests.oracle import timm
 from tools import make_catalogue, make_keras_catalogue
 
 FLAIM, TIMM, KERAS = rows(timm=False, keras=False), rows(flaim=False, keras=False), rows(flaim=False, timm=False)
-KERAS_LINES = list(map(json.loads, resources.files("flaim.weights").joinpath("keras.jsonl").read_text().splitlines()))
+KERAS_LINES = list(
+    map(json.loads, resources.files("flaim.weights.catalogue").joinpath("keras.jsonl").read_text().splitlines())
+)
 
 
 def test_flaims_pairs_are_all_there():
@@ -30,12 +33,12 @@ def test_flaims_pairs_are_all_there():
 
 def test_rows_agree_with_timm():
     def facts(row):
-        size = (row.in_channels, *row.input_size), row.test_input_size
-        return (row.repo, *size, row.mean, row.std, row.n_classes, row.license), (
-            row.interpolation,
-            row.crop_mode,
-            row.crop_pct,
-            row.test_crop_pct,
+        size = (row.in_channels, *row.input_size), row.preprocessing.test_input_size
+        return (row.location.repo, *size, row.preprocessing.mean, row.preprocessing.std, row.n_classes, row.license), (
+            row.preprocessing.interpolation,
+            row.preprocessing.crop_mode,
+            row.preprocessing.crop_pct,
+            row.preprocessing.test_crop_pct,
         )
 
     def timms(cfg):
@@ -88,7 +91,7 @@ def load():
     catalogue._table.cache_clear()
     assert len(catalogue.rows()) == 416 + 833 + 91
 
-files = [resources.files("flaim.weights").joinpath(f"{name}.jsonl") for name in ("flaim", "timm", "keras")]
+files = [resources.files("flaim.weights.catalogue").joinpath(f"{name}.jsonl") for name in ("flaim", "timm", "keras")]
 lines = [line for file in files for line in file.read_text().splitlines()]
 times = [(seconds(load), seconds(lambda: [json.loads(line) for line in lines])) for _ in range(7)]
 print(statistics.median(loading / parsing for loading, parsing in times))
@@ -99,13 +102,15 @@ print(statistics.median(loading / parsing for loading, parsing in times))
 
 def test_keras_table_is_what_keras_publishes():
     assert [json.loads(json.dumps(line)) for line in make_keras_catalogue.rows()] == KERAS_LINES
-    unhashed = {row.architecture for row in KERAS if row.digest is None}  # Keras has hashes for all but two families
+    unhashed = {
+        row.architecture for row in KERAS if row.location.digest is None
+    }  # Keras has hashes for all but two families
     assert all(name.startswith(("tf_mobilenetv1_", "mobilenetv2_")) for name in unhashed)
     named = {(table.family, entry.architecture) for table in TABLES for entry in table.models.values()}
     assert {(row.family, row.architecture) for row in KERAS} == named
     for row in KERAS:
         entry = entry_of(row.architecture)
-        assert native.options_from(row.overrides, row.family) == native.options_from(entry.overrides, row.family)
+        assert options_from(row.overrides, row.family) == options_from(entry.overrides, row.family)
         assert row.converter == "keras" and row.params.endswith(f"_{row.input_size[0]}")
 
 
@@ -125,13 +130,13 @@ def test_keras_table_is_what_keras_publishes():
 def test_resolve_keras(name, pretrained, params):
     row = resolve(name, pretrained)
     assert (row.architecture, row.params) == (name.partition(".")[0], params)
-    assert row.url.startswith("https://") and row.repo is None
+    assert row.location.url.startswith("https://") and row.location.repo is None
 
 
 def test_van_is_normalised_as_it_was_trained():
     van = [row for row in FLAIM if row.family == "van"]
     assert len(van) == 4
-    assert all(row.mean == row.std == (0.5, 0.5, 0.5) for row in van)
+    assert all(row.preprocessing.mean == row.preprocessing.std == (0.5, 0.5, 0.5) for row in van)
 
 
 def test_list_models():
@@ -173,13 +178,13 @@ def test_resolve(name, pretrained, timm_id):
     row = resolve(name, pretrained)
     assert row.timm_id == timm_id
     assert row.architecture == timm_id.partition(".")[0]
-    assert row.repo == f"timm/{timm_id}"
+    assert row.location.repo == f"timm/{timm_id}"
 
 
 def test_every_implemented_row_makes_a_model():
     for row in rows(keras=False):
         if catalogue.is_implemented(row):
-            options = native.options_from(row.overrides, row.family)
+            options = options_from(row.overrides, row.family)
             model = flaim.models.create(row.architecture, input_size=row.input_size, **options)
             if options:
                 assert model.spec()
@@ -210,12 +215,17 @@ def test_errors(name, pretrained, message):
 
 def test_an_architecture_of_keras_alone_is_the_plain_one_without_its_weights():
     row = resolve("legacy_xception", False)
-    assert (row.architecture, row.converter, row.url, dict(row.overrides)) == ("legacy_xception", "timm", None, {})
+    assert (row.architecture, row.converter, row.location.url, dict(row.overrides)) == (
+        "legacy_xception",
+        "timm",
+        None,
+        {},
+    )
 
 
 def test_an_architecture_without_checkpoints():
     row = resolve("resnet200", False)
-    assert (row.architecture, row.family, row.repo) == ("resnet200", "resnet", None)
+    assert (row.architecture, row.family, row.location.repo) == ("resnet200", "resnet", None)
 
 
 def test_non_commercial_licenses_are_marked():

@@ -152,7 +152,9 @@ CASES = {
         {"depths": (1, 1, 1)},
         size=75,
     ),
-    "inception_v3": Case(APPLICATIONS.InceptionV3, "inception_v3", converter.inception_v3.TABLE, "inception_v3", size=75),
+    "inception_v3": Case(
+        APPLICATIONS.InceptionV3, "inception_v3", converter.inception_v3.TABLE, "inception_v3", size=75
+    ),
     "mobilenet": Case(
         partial(APPLICATIONS.MobileNet, alpha=0.25, depth_multiplier=2),
         "mobilenet",

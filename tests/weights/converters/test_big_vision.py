@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from flaim.weights import CheckpointError, big_vision, get_model, model_of, formats
+from flaim.weights import CheckpointError, formats, get_model, model_of
 from flaim.weights.assign import assign
+from flaim.weights.converters import big_vision
 from tests import oracle
 
 import timm  # isort: skip -- after `oracle`, which makes torchvision importable

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from flaim.weights import CheckpointError, CheckpointInfo, get_model, model_of, original
+from flaim.weights import CheckpointError, CheckpointInfo, Preprocessing, get_model, model_of
 from flaim.weights.assign import assign
+from flaim.weights.converters import flaim_v0
 from tests import oracle
 from tests.weights.converters.make_flaim_v0 import FILE, image, numbers
 
@@ -85,11 +86,11 @@ def test_outputs_are_those_of_the_original(name):
         architecture=architecture,
         overrides=overrides,
         n_classes=5,
-        input_size=(size, size),
-        converter="original",
+        preprocessing=Preprocessing(input_size=(size, size)),
+        converter="flaim_v0",
     )
     tensors = tensors_of(name)
-    assert original.recognises(tensors, {})
+    assert flaim_v0.recognises(tensors, {})
     model = model_of(config)
     variables = assign(model, tensors, config, key=jax.random.key(0))
     found = jax.jit(lambda v, x: model.apply(v, x).value)(variables, image(size))
@@ -99,7 +100,7 @@ def test_outputs_are_those_of_the_original(name):
 
 
 def test_a_published_model_is_told_by_its_shapes():
-    config = original.describe(shapes_of("resnet10t", n_classes=37), {}, "somewhere/mine.pickle")
+    config = flaim_v0.describe(shapes_of("resnet10t", n_classes=37), {}, "somewhere/mine.pickle")
     assert (config.model, config.architecture, config.n_classes) == ("resnet10t", "resnet10t", 37)
     assert config.input_size == (176, 176)
 
@@ -115,12 +116,12 @@ def test_a_file(tmp_path):
 
 def test_parameters_are_told_by_the_files_name():
     for name in ("vit_tiny_patch16_224", "vit_tiny_patch16_224_in22k"):
-        config = original.describe(shapes_of("vit_tiny_patch16"), {}, f"folder/{name}.pickle")
+        config = flaim_v0.describe(shapes_of("vit_tiny_patch16"), {}, f"folder/{name}.pickle")
         assert (config.model, config.flaim_repo) == ("vit_tiny_patch16", f"BobMcDear/{name}")
 
 
 def test_another_image_size():
-    config = original.describe(shapes_of("vit_tiny_patch16", pos_embed=(1 + 20**2, 192)), {}, "mine.pickle")
+    config = flaim_v0.describe(shapes_of("vit_tiny_patch16", pos_embed=(1 + 20**2, 192)), {}, "mine.pickle")
     assert config.architecture.startswith("vit_tiny_patch16_")
     assert config.input_size == (320, 320)
 
@@ -129,16 +130,16 @@ def test_what_is_none_of_the_published_models_is_refused():
     with pytest.raises(
         CheckpointError, match=r"mine\.pickle holds a resnet of the original flaim's that has the shapes of"
     ):
-        original.describe(tensors_of("resnet"), {}, "mine.pickle")
+        flaim_v0.describe(tensors_of("resnet"), {}, "mine.pickle")
     with pytest.raises(CheckpointError, match="that this one does not have, of CaiTBlock, PatchEmbed"):
         tensors = {"params/PatchEmbed_0/x": np.ones(1), "params/CaiTBlock_3/y": np.ones(1)}
-        original.describe(tensors, {}, "mine.pickle")
+        flaim_v0.describe(tensors, {}, "mine.pickle")
 
 
 def test_unknown_names_stay_as_they_are():
     """So that placement lists them."""
-    row = original.describe(shapes_of("resnet10t"), {}, "mine")
-    found = original.translate(shapes_of("resnet10t") | {"params/Surplus_0/kernel": np.ones(1)}, row)
+    row = flaim_v0.describe(shapes_of("resnet10t"), {}, "mine")
+    found = flaim_v0.translate(shapes_of("resnet10t") | {"params/Surplus_0/kernel": np.ones(1)}, row, {})
     assert "params/Surplus_0/kernel" in found
     assert len(found) == len(RECORDED["resnet10t"]["shapes"]) + 1
 
@@ -147,7 +148,7 @@ def test_what_does_not_fit_is_listed():
     tensors = shapes_of("resnet10t") | {"params/Surplus_0/kernel": np.ones(1)}
     del tensors["params/Head_0/Dense_0/bias"]
     tensors["params/Head_0/Dense_0/kernel"] = np.ones((7, 5))
-    config = original.describe(shapes_of("resnet10t"), {}, "mine.pickle").replace(converter="original")
+    config = flaim_v0.describe(shapes_of("resnet10t"), {}, "mine.pickle").replace(converter="flaim_v0")
     with pytest.raises(CheckpointError) as raised:
         assign(model_of(config), tensors, config, key=jax.random.key(0), where="mine.pickle")
     first, *problems = str(raised.value).splitlines()

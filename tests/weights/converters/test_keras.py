@@ -18,21 +18,23 @@ import flaim_core as core
 from flaim.models import Model
 from flaim.pretrained import model_of
 from flaim.weights import CheckpointInfo, load
-from flaim.weights.converters import keras as converter
 from flaim.weights.assign import assign, lay_out
+from flaim.weights.converters import keras as converter
 from flaim.weights.converters.keras._files import roles_of
+from tests.oracle import relative_error
 from tests.weights.converters import keras_oracle as oracle
 from tests.weights.converters.keras_cases import CASES, RESNET_RS, only
-from tests.oracle import relative_error
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 RECORDED = json.loads((DATA / "keras_resnet_rs.json").read_text())
 STRUCTURE = json.loads((DATA / "keras_structure.json").read_text()) | RECORDED["structure"]
 
 
 def output(model: Model, variables: dict, config: CheckpointInfo, pixels: np.ndarray) -> np.ndarray:
     """flaim's output for pixels from 0 to 255, normalised as the configuration says."""
-    images = (pixels / np.float32(255) - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
+    images = (pixels / np.float32(255) - np.array(config.preprocessing.mean, np.float32)) / np.array(
+        config.preprocessing.std, np.float32
+    )
     return oracle.quickly(lambda v, x: model.apply(v, x).value, variables, images)
 
 
@@ -97,7 +99,7 @@ def _resnet_rs(name: str, weights: dict[str, str], overrides: dict, classes: int
 
 def _recorded_error(tensors: dict[str, np.ndarray], name: str) -> float:
     """The relative error for a ResNet-RS of these tensors."""
-    assert converter.recognises(tensors)
+    assert converter.recognises(tensors, {})
     config = converter.describe(tensors, {}, "the file").replace(converter="keras")
     model = model_of(config)
     variables = assign(model, tensors, config, key=jax.random.key(0))

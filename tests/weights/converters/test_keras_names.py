@@ -9,9 +9,9 @@ import pytest
 
 import flaim_core as core
 from flaim.pretrained import model_of
-from flaim.weights import CheckpointError, load, formats
-from flaim.weights.converters import keras as converter
+from flaim.weights import CheckpointError, formats, load
 from flaim.weights.assign import assign
+from flaim.weights.converters import keras as converter
 from tests.weights.converters import keras_oracle as oracle
 from tests.weights.converters.keras_cases import CASES, only
 

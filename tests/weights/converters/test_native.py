@@ -13,7 +13,9 @@ from safetensors.numpy import save_file
 
 import flaim.models
 import flaim_core as core
-from flaim.weights import CheckpointError, get_model, load, native, save_pretrained
+from flaim.options import choices
+from flaim.weights import CheckpointError, get_model, load, save_pretrained
+from flaim.weights.saving import writer
 
 same = functools.partial(chex.assert_trees_all_equal, strict=True)
 
@@ -23,7 +25,7 @@ PREPROCESSING = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 3.0), "interpolation
 @pytest.fixture
 def own(tmp_path):
     """A model with options of its own, its variables, one of them in half precision, and the folder they are in."""
-    options = {"depth": 2, "pool": native.functions("vit")["average_pool"]}
+    options = {"depth": 2, "pool": choices("vit")["average_pool"]}
     model = flaim.models.create("test_vit", n_classes=3, input_size=(64, 96), in_channels=1, **options)
     variables = model.init(jax.random.key(0))
     variables["params"]["head"]["bias"] = jnp.array([1, 2, 3], jnp.bfloat16)
@@ -98,7 +100,7 @@ def test_interrupted_saving_leaves_the_old_files(own, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(native.os, "fsync", interrupted)
+    monkeypatch.setattr(writer.os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_pretrained(folder, model, jax.tree.map(jnp.zeros_like, variables))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

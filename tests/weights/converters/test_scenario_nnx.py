@@ -18,7 +18,7 @@ from tests import oracle
 
 import transformers as hf  # isort: skip -- after `oracle`, which makes torchvision importable
 
-EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "finetune_vit_nnx.py"))
+EXAMPLE = runpy.run_path(str(Path(__file__).parents[3] / "examples" / "finetune_vit_nnx.py"))
 
 # google/vit-base-patch16-224, two layers deep and a twelfth as wide.
 SIZES = dict(hidden_size=64, num_attention_heads=4, intermediate_size=256, num_hidden_layers=2)

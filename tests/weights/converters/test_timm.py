@@ -9,9 +9,9 @@ import torch
 
 import flaim.models
 import flaim_core as core
-from flaim.weights import CheckpointError, CheckpointInfo
-from flaim.weights.converters import timm as naming
+from flaim.weights import CheckpointError, CheckpointInfo, Preprocessing
 from flaim.weights.assign import assign
+from flaim.weights.converters import timm as naming
 from tests import oracle, parity
 from tests.oracle import timm
 
@@ -39,7 +39,7 @@ def check(architecture: str, reference, old: dict[str, np.ndarray], filter_fn, *
         family=flaim.models.family_of(architecture),
         architecture=architecture,
         n_classes=classes or -1,
-        input_size=model.input_size,
+        preprocessing=Preprocessing(input_size=model.input_size),
     )
     found = core.flatten(assign(model, old, config, key=jax.random.key(0)))
     expected = core.flatten(parity.variables_from(model.spec(), oracle.state(reference)))
@@ -49,7 +49,8 @@ def check(architecture: str, reference, old: dict[str, np.ndarray], filter_fn, *
 
 def test_names_and_layouts_are_those_of_the_structural_tests():
     assert naming._NAMES == parity.TORCH_NAMES
-    assert naming._AXES == parity.FROM_TORCH
+    axes = {ours: tuple(map(theirs.index, ours)) for ours, theirs in naming.TORCH_LAYOUTS.items()}
+    assert {"": None, **axes} == parity.FROM_TORCH
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "test_convnext2", "convnextv2_atto"])

@@ -14,9 +14,10 @@ import torch
 from flaim.adapters import nnx
 from flaim.data import Preprocess
 from flaim.models import create
-from flaim.weights import CheckpointError, get_model, model_of, formats, resolve, transformers
+from flaim.options import options_from, overrides_of
+from flaim.weights import CheckpointError, formats, get_model, model_of, resolve
 from flaim.weights.assign import assign
-from flaim.weights.saving.native import options_from, overrides_of
+from flaim.weights.converters import transformers
 from tests import oracle
 
 import transformers as hf  # isort: skip -- after `oracle`, which makes torchvision importable
@@ -257,7 +258,8 @@ def test_another_size_and_other_classes(tmp_path):
     model = model_of(config, 7, 64)
     variables = assign(model, tensors, config, key=jax.random.key(0))
     assert model.apply(variables, oracle.image(64)).value.shape == (2, 7)
-    named = transformers.translate(tensors, config)["blocks.0.attn.qkv.weight"]
+    leaves = core.flatten(model.spec())
+    named = transformers.translate(tensors, config, leaves)["params/blocks/0/attn/qkv/kernel"]
     np.testing.assert_array_equal(variables["params"]["blocks"]["0"]["attn"]["qkv"]["kernel"], named.T)
 
 

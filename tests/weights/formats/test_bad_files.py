@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from flaim.models import create
-from flaim.weights import CheckpointError, load, formats, save_pretrained
+from flaim.weights import CheckpointError, formats, load, save_pretrained
 from flaim.weights.formats._fields import Budget
 from tests.weights.formats import containers, guard
 from tests.weights.formats.guard import refused
@@ -150,7 +150,7 @@ def test_configuration_that_names_other_files(path, tmp_path):
     (folder / "config.json").write_text(json.dumps(own | fields))
     with guard.opened() as files:
         config = load(folder).config
-    assert config.path == str(folder) and config.repo is config.file is None
+    assert config.location.path == str(folder) and config.location.repo is config.location.file is None
     assert str(folder / "model.safetensors") in files and not any("outside" in file for file in files)
 
     weights = folder / "model.safetensors"

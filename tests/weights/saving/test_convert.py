@@ -16,7 +16,8 @@ import flaim.models
 import flaim_core as core
 from flaim.cli import app
 from flaim.models import create
-from flaim.weights import CheckpointError, load, save_pretrained, timm_export, writer
+from flaim.weights import CheckpointError, load, save_pretrained
+from flaim.weights.saving import to_timm, writer
 from flaim.weights.saving.convert import convert
 from tests import oracle
 from tests.oracle import timm
@@ -193,7 +194,7 @@ def test_names_and_layouts_there_and_back():
     """Every layout turns back into itself."""
     model = create("test_vit", n_classes=3)
     arrays = {p: np.arange(np.prod(v.shape)).reshape(v.shape) for p, v in core.flatten(model.spec()).items()}
-    tensors = timm_export.tensors(model, arrays)
+    tensors = to_timm.tensors(model, arrays)
     assert tensors["head.weight"].shape == (3, 64)
     assert np.array_equal(tensors["head.weight"].numbers(), arrays["params/head/kernel"].T)
     kernel = arrays["params/patch_embed/proj/kernel"]

@@ -25,8 +25,11 @@ import flaim_core as core
 from flaim import models
 from flaim.checkpoints import DIGITS
 from flaim.models import create, families
-from flaim.weights import CheckpointError, HubError, get_model, load, native, push_to_hub, save_pretrained, writer
-from flaim.weights.saving.share import model_card, source_of
+from flaim.options import options_from, to_json
+from flaim.pretrained import source_of
+from flaim.weights import CheckpointError, HubError, get_model, load, push_to_hub, save_pretrained
+from flaim.weights.saving import writer
+from flaim.weights.saving.share import model_card
 
 PREPROCESSING = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 0.9, "test_input_size": (64, 64)}
 
@@ -75,9 +78,9 @@ def test_files(old, tmp_path):
     for path, value in flat.items():
         assert tensors[path].dtype == value.dtype and np.array_equal(tensors[path], value), path
     config = load(tmp_path).config
-    assert config.test_input_size == (64, 64) and config.crop_pct == 0.9
+    assert config.preprocessing.test_input_size == (64, 64) and config.preprocessing.crop_pct == 0.9
     save_pretrained(tmp_path / "again", model, variables, preprocessing=config.preprocessing)
-    assert load(tmp_path / "again").config.mean == config.mean
+    assert load(tmp_path / "again").config.preprocessing.mean == config.preprocessing.mean
 
 
 def test_a_lone_file_knows_its_model(old, tmp_path):
@@ -121,10 +124,10 @@ def test_models_that_a_configuration_cannot_name(old, tmp_path):
 
 @pytest.mark.parametrize("family", families())
 def test_a_configuration_can_name_every_option_of_every_architecture(family):
-    for architecture, options in models.family(family).variants.items():
-        said = {name: native.to_json(value, family) for name, value in options.items()}
-        read = native.options_from(json.loads(json.dumps(said)), family)
-        assert {name: native.to_json(value, family) for name, value in read.items()} == said, architecture
+    for architecture, config in models.family(family).variants.items():
+        said = {name: to_json(value, family) for name, value in config.items()}
+        read = options_from(json.loads(json.dumps(said)), family)
+        assert {name: to_json(value, family) for name, value in read.items()} == said, architecture
 
 
 # Shards

@@ -18,9 +18,10 @@ import flaim
 import flaim_core as core
 from flaim.adapters import linen
 from flaim.pretrained import model_of
-from flaim.weights import CheckpointError, HubError, catalogue, download, load, native, resolve
+from flaim.weights import CheckpointError, HubError, catalogue, load, resolve, save_pretrained
 from flaim.weights.converters import keras as converter
 from flaim.weights.converters.keras._files import roles_of
+from flaim.weights.sources import https
 
 
 @dataclass
@@ -76,9 +77,9 @@ DIGESTS = [f"{name}:{hashlib.new(name, CONTENT).hexdigest()}" for name in ("md5"
 @pytest.mark.parametrize("digest", [*DIGESTS, None])
 def test_a_file_is_downloaded_once(server, tmp_path, digest):
     server.files["/folder/weights.h5"] = CONTENT
-    path = download.fetch(URL, digest)
+    path = https.fetch(URL, digest)
     assert path.read_bytes() == CONTENT and path.is_relative_to(tmp_path / "cache")
-    assert download.fetch(URL, digest) == path
+    assert https.fetch(URL, digest) == path
     assert server.requests == ["/folder/weights.h5"]
     assert cached(tmp_path) == ["weights.h5"]
 
@@ -91,7 +92,7 @@ def test_a_file_of_another_hash_is_refused(server, tmp_path, digest):
     with pytest.raises(
         CheckpointError, match=r"folder/weights\.h5 is not the file .* its (md5|sha256) is \w+, expected"
     ):
-        download.fetch(URL, digest)
+        https.fetch(URL, digest)
     assert cached(tmp_path) == []
 
 
@@ -99,21 +100,21 @@ def test_what_breaks_off_leaves_nothing(server, tmp_path):
     server.files["/folder/weights.h5"] = CONTENT
     server.cut = True
     with pytest.raises(HubError, match=r"weights\.h5 broke off after 5000 of 10000 bytes; try again"):
-        download.fetch(URL, DIGESTS[0])
+        https.fetch(URL, DIGESTS[0])
     assert cached(tmp_path) == []
     server.cut = False
-    assert download.fetch(URL, DIGESTS[0]).read_bytes() == CONTENT
+    assert https.fetch(URL, DIGESTS[0]).read_bytes() == CONTENT
 
 
 def test_no_file_no_server_no_permission(server, tmp_path, monkeypatch):
     with pytest.raises(HubError, match=r"folder/weights\.h5 answered with status 404"):
-        download.fetch(URL)
+        https.fetch(URL)
     monkeypatch.setenv("FLAIM_MIRROR", "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(HubError, match=r"downloading .*weights\.h5 failed: .*refused.* Check the network"):
-        download.fetch(URL)
+        https.fetch(URL)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE forbids"):
-        download.fetch(URL)
+        https.fetch(URL)
     assert cached(tmp_path) == []
 
 
@@ -152,8 +153,10 @@ def test_a_published_checkpoint_by_its_name(server, tmp_path):
 def test_a_published_checkpoint_that_sees_blue_first(server, tmp_path, monkeypatch):
     row = resolve("resnet50.keras_in1k")
     content, weights = published("resnet50", tmp_path)
-    server.files[urlsplit(row.url).path] = content
-    with pytest.raises(CheckpointError, match=rf"{re.escape(urlsplit(row.url).path)} .*expected {row.digest[4:]}"):
+    server.files[urlsplit(row.location.url).path] = content
+    with pytest.raises(
+        CheckpointError, match=rf"{re.escape(urlsplit(row.location.url).path)} .*expected {row.location.digest[4:]}"
+    ):
         load("resnet50.keras_in1k")
     # As if this were the file that Keras has published.
     own = row.replace(digest=f"md5:{hashlib.md5(content).hexdigest()}")
@@ -169,7 +172,7 @@ def test_a_published_checkpoint_that_sees_blue_first(server, tmp_path, monkeypat
 @pytest.mark.parametrize("scheme, path", [("https://example.org/", "/"), ("gs://bucket/", "/bucket/")])
 def test_the_address_of_a_file(server, scheme, path, tmp_path):
     expected, config = load(Path(flaim.__file__).parent / "checkpoints/digits")
-    native.save_pretrained(tmp_path / "own", model_of(config), expected)
+    save_pretrained(tmp_path / "own", model_of(config), expected)
     server.files[f"{path}runs/digits.safetensors"] = (tmp_path / "own/model.safetensors").read_bytes()
     variables, config = load(f"{scheme}runs/digits.safetensors")
     same = load(tmp_path / "own")[1]

@@ -188,7 +188,7 @@ def test_model_from_a_repository(hub, repository):
         model, variables, norm_stats = get_model(name)
         assert_is(reference, model, variables)
         assert norm_stats == {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    assert load("hf-hub:someone/their-resnet@v2").config.repo == "someone/their-resnet@v2"
+    assert load("hf-hub:someone/their-resnet@v2").config.location.repo == "someone/their-resnet@v2"
     model, variables, _ = get_model("test_resnet", pretrained="hf-hub:someone/their-resnet")
     assert_is(reference, model, variables)
     model, _, norm_stats = get_model("hf-hub:someone/their-resnet", pretrained=False)

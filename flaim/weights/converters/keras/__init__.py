@@ -169,9 +169,7 @@ def _info(match: _Match, documents: Documents) -> CheckpointInfo:
     last = next((weights for layer, weights in match.found.items() if paths[layer] == classifier), None)
     kernel = _shape(match.found[_first(table, name)].get("kernel"))
     channels = kernel[2] if len(kernel) == 4 else 3
-    preprocessing = (
-        _built_in(match) if table.preprocessing == "built in" else PREPROCESSING[table.preprocessing]
-    )
+    preprocessing = _built_in(match) if table.preprocessing == "built in" else PREPROCESSING[table.preprocessing]
     if channels != 3:
         preprocessing = {key: tuple(value[i % 3] for i in range(channels)) for key, value in preprocessing.items()}
     overrides, side = dict(entry.overrides), entry.input_size
