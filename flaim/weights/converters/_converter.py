@@ -7,7 +7,7 @@ from typing import Any
 import flaim_core as core
 from flaim.weights.info import CheckpointInfo
 
-# By name: lazily read arrays with `shape` and `dtype`. No parameters here: checking them at run time would load the file.
+# By name: lazily read arrays. The types have no parameters, because a run-time check of these would load the file.
 Tensors = Mapping
 Documents = Mapping  # by file name: JSON files, and what the weights' file says beside its tensors
 
