@@ -8,8 +8,8 @@ from importlib import resources
 
 
 @functools.cache
-def _families() -> dict[str, list[str]]:
-    """Each family's architectures."""
+def _families() -> dict[str, dict[str, dict[str, int]]]:
+    """Each family's architectures, with what the index says of them."""
     return json.loads(resources.files("flaim.models").joinpath("index.json").read_text(encoding="utf-8"))
 
 
@@ -17,6 +17,11 @@ def _families() -> dict[str, list[str]]:
 def _architectures() -> dict[str, str]:
     """Each architecture's family."""
     return {name: family for family, names in _families().items() for name in names}
+
+
+def facts_of(architecture: str) -> dict[str, int]:
+    """An architecture's number of parameters, `"params"`, and multiply-adds for one image of its own size, `"macs"`."""
+    return _families()[family_of(architecture)][architecture]
 
 
 def families() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from flaim._index import families, family_of, list_architectures
 from flaim.family import Family
 from flaim.model import Model
 
-__all__ = ["create", "families", "family", "family_of", "list_architectures"]
+__all__ = ["build", "create", "families", "family", "family_of", "list_architectures"]
 
 
 @functools.cache
@@ -40,21 +40,32 @@ def create(
         LookupError: There is no such architecture; the message names the nearest ones.
         TypeError: The model has no such option.
     """
-    found = family(family_of(name))
-    config = dict(found.variants[name])
+    return build(family(family_of(name)), name, n_classes, input_size, in_channels, **overrides)
+
+
+def build(
+    family: Family,
+    name: str,
+    n_classes: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    in_channels: int = 3,
+    **overrides: Any,
+) -> Model:
+    """The variant `name` of a family, which need not be in the index; as `create` otherwise."""
+    config = dict(family.variants[name])
     default_size, default_classes = config.pop("input_size", 224), config.pop("n_classes", 1000)
     fields = {k: overrides.pop(k) for k in ("dtype", "remat", "scan", "fused") if k in overrides}
     if fields.get("dtype") is not None:
         fields["dtype"] = jnp.dtype(fields["dtype"]).name
-    options = [p for p in inspect.signature(found.fn).parameters if p not in ("scope", "x", "n_classes")]
+    options = [p for p in inspect.signature(family.fn).parameters if p not in ("scope", "x", "n_classes")]
     if unknown := sorted(set(overrides) - set(options)):
         raise TypeError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(options))}")
     size = default_size if input_size is None else input_size
     return Model(
         name=name,
-        fn=found.fn,
+        fn=family.fn,
         config=tuple(sorted({**config, **overrides}.items())),
-        classifier=found.classifier,
+        classifier=family.classifier,
         input_size=(size, size) if isinstance(size, int) else tuple(size),
         n_classes=default_classes if n_classes is None else n_classes,
         in_channels=in_channels,

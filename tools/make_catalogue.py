@@ -1,34 +1,17 @@
-"""Write flaim/weights/catalogue/timm.jsonl: every pretrained checkpoint of timm's modules that flaim's families cover.
+"""Write flaim/weights/catalogue/timm/<family>.jsonl: every pretrained checkpoint of the timm modules that a family has.
 
-Run it from the root of the repository, `python -m tools.make_catalogue`, when timm's version changes, and read the
-difference before committing it. It needs what the tests need.
+Run it from the root of the repository when timm's version changes or a family is new, `python -m tools.make_catalogue`,
+after `python -m tools.make_index`, and read the difference before committing it. It needs what the tests need.
 """
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
 
-from flaim import models
+from flaim import registry
+from flaim.weights.catalogue import TIMM
 from flaim.weights.info import NORMALISATIONS
 from tests.oracle import timm
 
-# timm's module to flaim's family.
-FAMILIES = {
-    "convnext": "convnext",
-    "deit": "vit",
-    "densenet": "densenet",
-    "efficientnet": "efficientnet",
-    "inception_resnet_v2": "inception_resnet_v2",
-    "inception_v3": "inception_v3",
-    "maxxvit": "maxvit",
-    "mobilenetv3": "mobilenetv3",
-    "nasnet": "nasnet",
-    "resnet": "resnet",
-    "resnetv2": "resnetv2",
-    "swin_transformer": "swin",
-    "vgg": "vgg",
-    "vision_transformer": "vit",
-    "xception": "xception",
-}
 _registry = timm.models._registry
 _NORMALISATION_NAMES = {stats: name for name, stats in NORMALISATIONS.items()}
 
@@ -43,20 +26,22 @@ def side(size: tuple[int, int, int]) -> int | list[int]:
     return size[1] if size[1] == size[2] else list(size[1:])
 
 
-def rows():
-    """One row a checkpoint; the default one of an architecture comes first."""
+def rows(family: str) -> Iterator[dict]:
+    """One row a checkpoint of the family; the default one of an architecture comes first."""
+    found = registry.family(family)
+    modules = found.timm.modules if found.timm else ()
     for architecture, module in sorted(_registry._model_to_module.items()):
-        if module not in FAMILIES or architecture not in _registry._model_default_cfgs:
+        if module not in modules or architecture not in _registry._model_default_cfgs:
             continue
         # A module may have more than the family. Pruned models keep their rows: asked for, they are not implemented.
-        if architecture not in models.family(FAMILIES[module]).variants and not architecture.endswith("_pruned"):
+        if architecture not in found.variants and not architecture.endswith("_pruned"):
             continue
         for tag in _registry._model_default_cfgs[architecture].tags:
             name = f"{architecture}.{tag}"
             cfg = timm.models.get_pretrained_cfg(name)
             if not cfg.hf_hub_id:
                 continue
-            row = {"model": architecture, "params": tag, "family": FAMILIES[module], "hub": cfg.hf_hub_id}
+            row = {"model": architecture, "params": tag, "family": family, "hub": cfg.hf_hub_id}
             row["size"] = side(cfg.input_size)
             if cfg.test_input_size:
                 row["test_size"] = side(cfg.test_input_size)
@@ -76,7 +61,18 @@ def rows():
             yield row
 
 
+def tables() -> dict[str, str]:
+    """The tables' texts by the names of their files; a family without a checkpoint has none."""
+    texts = {f"{family}.jsonl": "".join(map(line, rows(family))) for family in registry.families()}
+    return {name: text for name, text in texts.items() if text}
+
+
 if __name__ == "__main__":
-    target = Path(__file__).parent.parent / "flaim" / "weights" / "catalogue" / "timm.jsonl"
-    target.write_text("".join(map(line, rows())), encoding="utf-8")
-    print(f"{target}: {len(target.read_text(encoding='utf-8').splitlines())} checkpoints of timm {timm.__version__}")
+    found = tables()
+    TIMM.mkdir(exist_ok=True)
+    for stale in {path.name for path in TIMM.glob("*.jsonl")} - set(found):
+        (TIMM / stale).unlink()
+    for name, text in found.items():
+        (TIMM / name).write_text(text, encoding="utf-8")
+    total = sum(text.count("\n") for text in found.values())
+    print(f"{TIMM}: {total} checkpoints of timm {timm.__version__}, of {len(found)} families")

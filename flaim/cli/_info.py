@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flaim.cli._list import format_license, format_size
+from flaim.cli._list import format_accuracy, format_license, format_size
 from flaim.cli._terminal import MODEL_HELP, Params, pretrained, stderr, stdout, table_of
 
 
@@ -12,10 +12,11 @@ def info(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     params: Params = None,
 ) -> None:
-    """Show a model's parameters, FLOPs, feature maps, checkpoints and license."""
+    """Show a model's size, accuracy, feature maps, checkpoints and license."""
     from rich.markup import escape
     from rich.table import Table
 
+    from flaim.counts import count_multiply_adds, count_parameters
     from flaim.weights import model_of, resolve
 
     config = resolve(model, pretrained(params, default=False))
@@ -27,8 +28,9 @@ def info(
             "images": f"{height}x{width} pixels, {built.in_channels} channel{'s'[: built.in_channels != 1]}",
             "preprocessing": _preprocessing(config),
             "output": f"{built.n_classes} classes" if built.n_classes > 0 else "features, no classes",
-            "parameters": f"{parameter_count(built):,}",
-            "FLOPs": f"{_si(flops(built))} for an image, by XLA's count (a multiply-add is two)",
+            "parameters": f"{count_parameters(built):,}",
+            "GMACs": f"{count_multiply_adds(built) / 1e9:.3g} (multiply-adds for an image)",
+            "top-1": _accuracy(config),
             "from": config.location.path or config.location.repo or config.location.url,
             "license": format_license(config),
             "note": config.note,
@@ -51,43 +53,19 @@ def info(
     console.print(table)
 
     if checkpoints := _checkpoints(config):
-        table = table_of("checkpoint", "size", "classes", "license")
+        table = table_of("checkpoint", "size", "classes", "top-1", "license")
+        from flaim.weights.catalogue import listing
+
         for name, row in checkpoints:
             table.add_row(
                 name,
                 format_size(row.input_size),
                 str(row.n_classes) if (row.n_classes or 0) > 0 else "-",
+                format_accuracy(listing(row)),
                 format_license(row),
             )
         console.print()
         console.print(table)
-
-
-def parameter_count(model: Any) -> int:
-    """How many numbers are trained; running statistics are not."""
-    import math
-
-    from flaim_core import flatten
-
-    return sum(math.prod(leaf.shape) for leaf in flatten(model.spec()["params"]).values())
-
-
-def flops(model: Any) -> float:
-    """Floating-point operations of the forward pass of one image, as XLA counts those of the unoptimised program.
-
-    The program is a GPU's, whose convolutions are plain ones: some of those for CPUs do more arithmetic in less time.
-    """
-    import jax
-
-    from flaim_core import Leaf
-
-    leaves = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        model.spec(),
-        is_leaf=lambda leaf: isinstance(leaf, Leaf),
-    )
-    traced = jax.jit(lambda variables, x: model.apply(variables, x).value).trace(leaves, model.image())
-    return traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
 
 
 def _preprocessing(config: Any) -> str:
@@ -110,8 +88,9 @@ def _checkpoints(config: Any) -> list[tuple[str, Any]]:
     return [*own, *timm]
 
 
-def _si(number: float) -> str:
-    for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if number >= scale:
-            return f"{number / scale:.3g} {unit}"
-    return f"{number:.0f}"
+def _accuracy(config: Any) -> str:
+    """What timm measured of a checkpoint, for each image size."""
+    from flaim.weights.catalogue import accuracies
+
+    figures = [f"{found.top1:.2f} % @{found.size} (top-5 {found.top5:.2f} %)" for found in accuracies(config)]
+    return f"{', '.join(figures)} on ImageNet-1k, as timm publishes it" if figures else ""

@@ -1,104 +1,118 @@
-"""The catalogue: which checkpoints there are, as three tables of one line a checkpoint.
+"""The catalogue: which checkpoints there are, and the look-up of their names.
 
-`flaim.jsonl` has the (model, parameters) pairs that flaim always had, `timm.jsonl` those of timm's checkpoints whose
-family exists here (`tools/make_catalogue.py` writes it), `keras.jsonl` Keras' (`tools/make_keras_catalogue.py`). A name
-is looked up in flaim's table first: `"resnet18"` is flaim's model, `"resnet18.a1_in1k"` is timm's checkpoint,
-`"resnet50.keras_in1k"` is Keras'.
+`flaim.jsonl` has the (model, parameters) pairs that flaim always had; `timm/<family>.jsonl` timm's checkpoints of each
+family (`tools/make_catalogue.py` writes them); `keras.jsonl` Keras' (`tools/make_keras_catalogue.py`); `accuracy.csv`
+the accuracies that timm publishes. A name is looked up in flaim's table first: `"resnet18"` is flaim's model,
+`"resnet18.a1_in1k"` is timm's checkpoint, `"resnet50.keras_in1k"` is Keras'.
 """
 
 import difflib
 import functools
-import json
 import re
-from collections.abc import Iterable, Mapping
-from importlib import resources
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, overload
 
 from flaim import _index
+from flaim.weights.catalogue._tables import TIMM, Accuracy, accuracies, is_implemented, rows, table
 from flaim.weights.errors import CatalogueError
-from flaim.weights.info import NORMALISATIONS, CheckpointInfo, Location, Preprocessing, size_of
+from flaim.weights.info import CheckpointInfo, Preprocessing
+
+__all__ = [
+    "TIMM",
+    "Accuracy",
+    "Listing",
+    "accuracies",
+    "architectures",
+    "find",
+    "is_implemented",
+    "list_models",
+    "rows",
+]
 
 
-@functools.cache
-def _table(filename: str) -> dict[str, list[CheckpointInfo]]:
-    """A table's rows by model name, in the order of its lines."""
-    table: dict[str, list[CheckpointInfo]] = {}
-    text = resources.files(__package__).joinpath(filename).read_text(encoding="utf-8")
-    for line in text.splitlines():
-        row = _row(json.loads(line))
-        table.setdefault(row.model, []).append(row)
-    return table
+@dataclass(frozen=True)
+class Listing:
+    """A checkpoint with its figures; None where a figure is not known.
+
+    Attributes:
+        model, params: The names that `get_model` takes.
+        input_size: Height and width of its images.
+        top1, top5: Accuracy on ImageNet-1k in percent, as timm publishes it.
+        top1_size: Side of the images at which it was measured.
+        parameters: Of the architecture, its published classifier included.
+        gmacs: Multiply-adds in thousand millions for one image of the architecture's own size.
+        license: SPDX identifier, or the name its authors gave.
+        info: All that the catalogue knows.
+    """
+
+    model: str
+    params: str
+    input_size: tuple[int, int]
+    top1: float | None
+    top5: float | None
+    top1_size: int | None
+    parameters: int | None
+    gmacs: float | None
+    license: str | None
+    info: CheckpointInfo
 
 
-def _row(line: Mapping) -> CheckpointInfo:
-    mean, std = NORMALISATIONS[line["norm"]]
-    model, params, timm_id = line["model"], line["params"], line.get("timm")
-    if "url" in line:  # a line of Keras' table
-        line = {"architecture": model, **line}
-    elif "flaim" not in line:  # of timm's
-        timm_id = f"{model}.{params}"
-    return CheckpointInfo(
-        model=model,
-        params=params,
-        family=line["family"],
-        architecture=line.get("architecture") or (timm_id or "").partition(".")[0],
-        overrides=line.get("overrides", {}),
-        n_classes=line["classes"] if line["classes"] != 0 else -1,
-        in_channels=line.get("in_channels", 3),
-        preprocessing=Preprocessing(
-            input_size=size_of(line["size"]),
-            mean=mean,
-            std=std,
-            interpolation=line.get("interpolation", "bicubic"),
-            crop_pct=line.get("crop_pct"),
-            crop_mode=line.get("crop_mode", "center"),
-            test_input_size=size_of(line["test_size"]) if "test_size" in line else None,
-            test_crop_pct=line.get("test_crop_pct"),
-        ),
-        location=Location(repo=line.get("hub"), url=line.get("url"), digest=line.get("digest")),
-        converter="keras" if "url" in line else "timm",
-        timm_id=timm_id,
-        license=line["license"],
-        flaim_repo=line.get("flaim"),
-        note=line.get("note"),
-        source=line.get("source"),
+def listing(row: CheckpointInfo) -> Listing:
+    """A row with its figures."""
+    measured = next(iter(accuracies(row)), None)
+    known = _index.facts_of(row.architecture) if is_implemented(row) else None
+    return Listing(
+        model=row.model,
+        params=row.params,
+        input_size=row.input_size,
+        top1=measured.top1 if measured else None,
+        top5=measured.top5 if measured else None,
+        top1_size=measured.size if measured else None,
+        parameters=known["params"] if known else None,
+        gmacs=known["macs"] / 1e9 if known else None,
+        license=row.license,
+        info=row,
     )
 
 
-def rows(*, flaim: bool = True, timm: bool = True, keras: bool = True) -> list[CheckpointInfo]:
-    """The catalogue's rows, of the tables that are asked for; families that do not exist yet included."""
-    wanted = {"flaim.jsonl": flaim, "keras.jsonl": keras, "timm.jsonl": timm}
-    tables = [name for name, asked in wanted.items() if asked]
-    return [row for name in tables for group in _table(name).values() for row in group]
+@overload
+def list_models(
+    model_pattern: str = "", params_pattern: str | int = "", *, timm: bool = False, details: Literal[False] = False
+) -> list[tuple[str, str]]: ...
 
 
-def is_implemented(row: CheckpointInfo) -> bool:
-    """Whether flaim has the row's architecture."""
-    return _index.is_architecture(row.architecture)
+@overload
+def list_models(
+    model_pattern: str = "", params_pattern: str | int = "", *, timm: bool = False, details: Literal[True]
+) -> list[Listing]: ...
 
 
 def list_models(
-    model_pattern: str = "", params_pattern: str | int = "", *, timm: bool = False
-) -> list[tuple[str, str]]:
+    model_pattern: str = "", params_pattern: str | int = "", *, timm: bool = False, details: bool = False
+) -> list[tuple[str, str]] | list[Listing]:
     """The (model, parameters) pairs that `get_model` takes.
 
     Args:
         model_pattern: Regular expression, to be found anywhere in the model's name.
         params_pattern: The same for the parameters' name; an integer is a resolution.
         timm: timm's (architecture, tag) pairs after flaim's own and Keras'.
+        details: A `Listing` for each pair, with accuracy, parameters, multiply-adds and license.
     """
     try:
         model_regex = re.compile(model_pattern)
         params_regex = re.compile("" if isinstance(params_pattern, int) else params_pattern)
     except re.error as error:
         raise ValueError(f"{error.pattern!r} is not a regular expression: {error}") from None
-    return [
-        (row.model, row.params)
+    found = [
+        row
         for row in rows(timm=timm)
         if model_regex.search(row.model)
         and params_regex.search(row.params)
         and (not isinstance(params_pattern, int) or max(row.input_size) == params_pattern)
         and is_implemented(row)
     ]
+    return [listing(row) for row in found] if details else [(row.model, row.params) for row in found]
 
 
 def find(model_name: str, pretrained: str | int | bool = True) -> CheckpointInfo:
@@ -119,9 +133,9 @@ def find(model_name: str, pretrained: str | int | bool = True) -> CheckpointInfo
     architecture, _, tag = model_name.partition(".")
     candidates = _candidates(model_name)
     if not candidates and pretrained is not False:  # a file of the user's own would not have Keras' arithmetic
-        candidates = _table("keras.jsonl").get(model_name, [])
+        candidates = table("keras").get(model_name, [])
     if not candidates and tag:
-        known = [*_table("timm.jsonl").get(architecture, []), *_table("keras.jsonl").get(architecture, [])]
+        known = [*table("timm").get(architecture, []), *table("keras").get(architecture, [])]
         if not known:
             raise _unknown_model(model_name)
         raise CatalogueError(f"{architecture} has no checkpoint {tag!r}; it has {_names(known)}")
@@ -138,7 +152,7 @@ def find(model_name: str, pretrained: str | int | bool = True) -> CheckpointInfo
         chosen = [row for row in candidates if max(row.input_size) == pretrained]
         wanted = f"at resolution {pretrained}"
     else:
-        chosen = [row for row in candidates + _table("timm.jsonl").get(model_name, []) if row.params == pretrained]
+        chosen = [row for row in candidates + table("timm").get(model_name, []) if row.params == pretrained]
         chosen = chosen or _named_by_keras(f"{model_name}.{pretrained}")
         wanted = f"called {pretrained!r}"
     if not chosen:
@@ -153,7 +167,7 @@ def architectures(model_name: str) -> set[str]:
 
 def _candidates(name: str) -> list[CheckpointInfo]:
     """Rows that `name` may mean, the default one first."""
-    flaim, timm = _table("flaim.jsonl"), _table("timm.jsonl")
+    flaim, timm = table("flaim"), table("timm")
     if name in flaim:
         return sorted(flaim[name], key=_preference)
     if name in timm:
@@ -164,7 +178,7 @@ def _candidates(name: str) -> list[CheckpointInfo]:
 def _named_by_keras(name: str) -> list[CheckpointInfo]:
     """Keras' checkpoint called `"architecture.keras_in1k_224"`; without the size, the default one."""
     architecture, _, params = name.partition(".")
-    known = _table("keras.jsonl").get(architecture, [])
+    known = table("keras").get(architecture, [])
     return [row for row in known if params in (row.params, row.params.rpartition("_")[0])][:1]
 
 
@@ -208,7 +222,7 @@ def _without_checkpoints(name: str, pretrained: str | int | bool) -> CheckpointI
 
 
 def _unknown_model(name: str) -> CatalogueError:
-    known = {*_table("flaim.jsonl"), *_table("timm.jsonl"), *_table("keras.jsonl"), *_index.list_architectures()}
+    known = {*table("flaim"), *table("timm"), *table("keras"), *_index.list_architectures()}
     nearest = difflib.get_close_matches(name.partition(".")[0], known, n=4, cutoff=0.5)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else "list_models() lists what there is"
     return CatalogueError(f"there is no model called {name!r}; {hint}")

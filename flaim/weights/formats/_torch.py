@@ -11,7 +11,9 @@ import numpy as np
 from flaim.weights.errors import CheckpointError
 from flaim.weights.formats import _mapped
 from flaim.weights.formats._nested import MAX_DEPTH, flatten
-from flaim.weights.formats._pickle import FUNCTIONS, MAGIC_OF_TORCH, Array, Machine, Name
+from flaim.weights.formats._pickle import FUNCTIONS, MAGIC_OF_TORCH
+from flaim.weights.formats._pickle_arrays import Array, Name
+from flaim.weights.formats._pickle_machine import Machine
 from flaim.weights.formats._zip import Archive
 
 _STORAGES = {

@@ -203,7 +203,7 @@ def test_copies_are_made_when_they_are_used(name, tmp_path):
 def test_every_opcode_is_known():
     """Each is either read or refused by its own name."""
     known = {ord(opcode.code) for opcode in pickletools.opcodes}
-    assert known == {*map(ord, formats._pickle._ACTIONS), ord(".")}
+    assert known == {*map(ord, formats._pickle_machine._ACTIONS), ord(".")}
 
 
 def test_dictionaries_of_python_2(tmp_path):

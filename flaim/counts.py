@@ -1,0 +1,26 @@
+"""How large a model is: its parameters, and the multiply-adds of a forward pass."""
+
+import math
+
+import jax
+
+import flaim_core as core
+from flaim.model import Model
+from flaim_core.programs import multiply_adds
+
+__all__ = ["count_multiply_adds", "count_parameters"]
+
+
+def count_parameters(model: Model) -> int:
+    """Numbers that are trained; running statistics are not."""
+    return sum(math.prod(leaf.shape) for leaf in core.flatten(model.spec()["params"]).values())
+
+
+def count_multiply_adds(model: Model) -> int:
+    """Multiply-adds of convolutions and matrix products for one image of the model's own size (timm's GMACs)."""
+    leaves = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        model.spec(),
+        is_leaf=lambda leaf: isinstance(leaf, core.Leaf),
+    )
+    return multiply_adds(lambda variables, x: model.apply(variables, x).value, leaves, model.image())
