@@ -1,12 +1,11 @@
 """flaim's models as Equinox modules, whose leaves are attributes: `model.layer1[0].conv1.kernel`."""
 
-from collections.abc import Hashable
 from os import PathLike
 from typing import Any
 
-from jaxtyping import PRNGKeyArray
-
+from flaim import pretrained
 from flaim.adapters._common import missing_extra, with_classes_of
+from flaim.adapters._loading import loading
 
 try:
     import equinox
@@ -16,6 +15,7 @@ except ModuleNotFoundError as error:
 from flaim.adapters.eqx import layers
 from flaim.adapters.eqx._module import ImageModel, to_variables, wrap
 from flaim.model import Model
+from flaim.weights.saving import native, share
 
 __all__ = [
     "ImageModel",
@@ -29,52 +29,26 @@ __all__ = [
 ]
 
 
-def get_model(
-    model_name: str | PathLike,
-    pretrained: str | int | bool | PathLike = True,
-    n_classes: int | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    jit: bool = True,
-    prng: PRNGKeyArray | int | None = None,
-    *,
-    axis_name: Hashable = "batch",
-    dtype: Any = None,
-    **overrides: Any,
-) -> tuple[ImageModel, equinox.nn.State, dict[str, tuple[float, ...]]]:
+get_model = loading(
+    pretrained.get_model,
+    wrap,
     """An Equinox module, its state and the normalisation of its images; takes what `flaim.weights.get_model` takes.
 
-        model, state, norm_stats = get_model("resnet50")
-        logits, state = model(images, state)
-        logits, state = jax.vmap(model, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(images, state)
-        model = eqx.nn.inference_mode(model, False)
+    model, state, norm_stats = get_model("resnet50")
+    logits, state = model(images, state)
+    logits, state = jax.vmap(model, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(images, state)
+    model = eqx.nn.inference_mode(model, False)
 
-    The module is in inference mode. `axis_name` is that of the `jax.vmap` over single images in training, over which
-    batch statistics are taken.
-    """
-    from flaim.pretrained import get_model as load
+The module is in inference mode. `axis_name` is that of the `jax.vmap` over single images in training, over which
+batch statistics are taken.
+""",
+)
 
-    model, variables, norm_stats = load(
-        model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
-    )
-    return *wrap(model, variables, axis_name=axis_name), norm_stats
-
-
-def from_pretrained(
-    source: str | PathLike,
-    n_classes: int | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    *,
-    prng: PRNGKeyArray | int | None = None,
-    axis_name: Hashable = "batch",
-    dtype: Any = None,
-    **overrides: Any,
-) -> tuple[ImageModel, equinox.nn.State, dict[str, tuple[float, ...]]]:
-    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
-    from flaim.pretrained import source_of
-
-    return get_model(
-        source_of(source), True, n_classes, input_size, prng=prng, axis_name=axis_name, dtype=dtype, **overrides
-    )
+from_pretrained = loading(
+    pretrained.from_pretrained,
+    wrap,
+    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub.""",
+)
 
 
 def save_pretrained(path: str | PathLike, model: ImageModel, state: equinox.nn.State, **details: Any) -> None:
@@ -82,9 +56,7 @@ def save_pretrained(path: str | PathLike, model: ImageModel, state: equinox.nn.S
 
     `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
     """
-    from flaim.weights.saving.native import save_pretrained as save
-
-    save(path, *_parts(model, state), **details)
+    native.save_pretrained(path, *_parts(model, state), **details)
 
 
 def push_to_hub(repo_id: str, model: ImageModel, state: equinox.nn.State, **details: Any) -> str:
@@ -92,9 +64,7 @@ def push_to_hub(repo_id: str, model: ImageModel, state: equinox.nn.State, **deta
 
     `details` are those of `flaim.weights.push_to_hub`.
     """
-    from flaim.weights.saving.share import push_to_hub as push
-
-    return push(repo_id, *_parts(model, state), **details)
+    return share.push_to_hub(repo_id, *_parts(model, state), **details)
 
 
 def _parts(model: ImageModel, state: equinox.nn.State) -> tuple[Model, dict]:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from jaxtyping import PRNGKeyArray
-
+from flaim import pretrained
 from flaim.adapters._common import missing_extra, with_classes_of
+from flaim.adapters._loading import loading
 
 try:
     import haiku  # noqa: F401
@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
 from flaim.adapters.haiku import layers
 from flaim.adapters.haiku._module import ImageModel, TransformedModel, to_variables, wrap
 from flaim.model import Model
+from flaim.weights.saving import native, share
 
 __all__ = [
     "ImageModel",
@@ -30,45 +31,23 @@ __all__ = [
 ]
 
 
-def get_model(
-    model_name: str | PathLike,
-    pretrained: str | int | bool | PathLike = True,
-    n_classes: int | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    jit: bool = True,
-    prng: PRNGKeyArray | int | None = None,
-    *,
-    dtype: Any = None,
-    **overrides: Any,
-) -> tuple[TransformedModel, dict, dict, dict[str, tuple[float, ...]]]:
+get_model = loading(
+    pretrained.get_model,
+    wrap,
     """A transformed function, its parameters and state, and the normalisation of its images.
 
-    Takes what `flaim.weights.get_model` takes.
+Takes what `flaim.weights.get_model` takes.
 
-        transformed, params, state, norm_stats = get_model("resnet50")
-        logits, state = transformed.apply(params, state, rng, x, is_training=False)
-    """
-    from flaim.pretrained import get_model as load
+    transformed, params, state, norm_stats = get_model("resnet50")
+    logits, state = transformed.apply(params, state, rng, x, is_training=False)
+""",
+)
 
-    model, variables, norm_stats = load(
-        model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
-    )
-    return *wrap(model, variables), norm_stats
-
-
-def from_pretrained(
-    source: str | PathLike,
-    n_classes: int | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    *,
-    prng: PRNGKeyArray | int | None = None,
-    dtype: Any = None,
-    **overrides: Any,
-) -> tuple[TransformedModel, dict, dict, dict[str, tuple[float, ...]]]:
-    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
-    from flaim.pretrained import source_of
-
-    return get_model(source_of(source), True, n_classes, input_size, prng=prng, dtype=dtype, **overrides)
+from_pretrained = loading(
+    pretrained.from_pretrained,
+    wrap,
+    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub.""",
+)
 
 
 def save_pretrained(
@@ -78,9 +57,7 @@ def save_pretrained(
 
     `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
     """
-    from flaim.weights.saving.native import save_pretrained as save
-
-    save(path, *_parts(model, params, state), **details)
+    native.save_pretrained(path, *_parts(model, params, state), **details)
 
 
 def push_to_hub(repo_id: str, model: TransformedModel, params: Mapping, state: Mapping, **details: Any) -> str:
@@ -88,9 +65,7 @@ def push_to_hub(repo_id: str, model: TransformedModel, params: Mapping, state: M
 
     `details` are those of `flaim.weights.push_to_hub`.
     """
-    from flaim.weights.saving.share import push_to_hub as push
-
-    return push(repo_id, *_parts(model, params, state), **details)
+    return share.push_to_hub(repo_id, *_parts(model, params, state), **details)
 
 
 def _parts(model: TransformedModel, params: Mapping, state: Mapping) -> tuple[Model, dict]:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from jaxtyping import PRNGKeyArray
-
+from flaim import pretrained
 from flaim.adapters._common import missing_extra, with_classes_of
+from flaim.adapters._loading import loading
 
 try:
     import flax.linen  # noqa: F401
@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
 from flaim.adapters.linen import layers
 from flaim.adapters.linen._module import ImageModel, to_variables, wrap
 from flaim.model import Model
+from flaim.weights.saving import native, share
 
 __all__ = [
     "ImageModel",
@@ -29,45 +30,23 @@ __all__ = [
 ]
 
 
-def get_model(
-    model_name: str | PathLike,
-    pretrained: str | int | bool | PathLike = True,
-    n_classes: int | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    jit: bool = True,
-    prng: PRNGKeyArray | int | None = None,
-    *,
-    dtype: Any = None,
-    **overrides: Any,
-) -> tuple[ImageModel, dict, dict[str, tuple[float, ...]]]:
+get_model = loading(
+    pretrained.get_model,
+    wrap,
     """A Linen module, its variables and the normalisation of its images; takes what `flaim.weights.get_model` takes.
 
-    model, variables, norm_stats = get_model("resnet50")
-    logits = model.apply(variables, x)
-    logits, updates = model.apply(variables, x, training=True, mutable=["batch_stats"], rngs={"dropout": key})
-    logits, sown = model.apply(variables, x, mutable=["intermediates"])
-    """
-    from flaim.pretrained import get_model as load
+model, variables, norm_stats = get_model("resnet50")
+logits = model.apply(variables, x)
+logits, updates = model.apply(variables, x, training=True, mutable=["batch_stats"], rngs={"dropout": key})
+logits, sown = model.apply(variables, x, mutable=["intermediates"])
+""",
+)
 
-    model, variables, norm_stats = load(
-        model_name, pretrained, n_classes, input_size, jit, prng, dtype=dtype, **overrides
-    )
-    return *wrap(model, variables), norm_stats
-
-
-def from_pretrained(
-    source: str | PathLike,
-    n_classes: int | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    *,
-    prng: PRNGKeyArray | int | None = None,
-    dtype: Any = None,
-    **overrides: Any,
-) -> tuple[ImageModel, dict, dict[str, tuple[float, ...]]]:
-    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
-    from flaim.pretrained import source_of
-
-    return get_model(source_of(source), True, n_classes, input_size, prng=prng, dtype=dtype, **overrides)
+from_pretrained = loading(
+    pretrained.from_pretrained,
+    wrap,
+    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub.""",
+)
 
 
 def save_pretrained(path: str | PathLike, model: ImageModel, variables: Mapping, **details: Any) -> None:
@@ -75,9 +54,7 @@ def save_pretrained(path: str | PathLike, model: ImageModel, variables: Mapping,
 
     `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
     """
-    from flaim.weights.saving.native import save_pretrained as save
-
-    save(path, *_parts(model, variables), **details)
+    native.save_pretrained(path, *_parts(model, variables), **details)
 
 
 def push_to_hub(repo_id: str, model: ImageModel, variables: Mapping, **details: Any) -> str:
@@ -85,9 +62,7 @@ def push_to_hub(repo_id: str, model: ImageModel, variables: Mapping, **details: 
 
     `details` are those of `flaim.weights.push_to_hub`.
     """
-    from flaim.weights.saving.share import push_to_hub as push
-
-    return push(repo_id, *_parts(model, variables), **details)
+    return share.push_to_hub(repo_id, *_parts(model, variables), **details)
 
 
 def _parts(model: ImageModel, variables: Mapping) -> tuple[Model, dict]:

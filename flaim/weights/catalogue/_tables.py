@@ -36,7 +36,7 @@ def is_implemented(row: CheckpointInfo) -> bool:
 
 @functools.cache
 def table(name: str) -> dict[str, list[CheckpointInfo]]:
-    """The rows of the table `"flaim"`, `"keras"` or `"timm"` by model name, in the order of its lines; timm's sorted."""
+    """The rows of the table `"flaim"`, `"keras"` or `"timm"` by model name, in its lines' order; timm's sorted."""
     files = sorted(TIMM.glob("*.jsonl")) if name == "timm" else [FOLDER / f"{name}.jsonl"]
     found: dict[str, list[CheckpointInfo]] = {}
     for file in files:
