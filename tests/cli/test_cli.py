@@ -80,10 +80,10 @@ def test_help_imports_nothing_heavy():
 
 
 def test_list_prints_every_pair():
-    result = run("list", columns=160)
+    result = run("list", columns=200)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["model", "parameters", "size", "license"]
+    assert lines[0].split() == ["model", "parameters", "size", "top-1", "params", "GMACs", "license"]
     pairs = list_models()
     assert [tuple(line.split()[:2]) for line in lines[1 : len(pairs) + 1]] == pairs
     assert result.stdout.count("(non-commercial)") == sum(
@@ -95,11 +95,25 @@ def test_list_prints_every_pair():
 def test_list_narrows_down():
     assert "resnet50 " in run("list", "^resnet50$").stdout
     assert "wide_resnet" not in run("list", "^resnet50$").stdout
-    lines = run("list", "^resnet50$", "--params", "sl_ft", "--size", "224").stdout.splitlines()
+    lines = run("list", "^resnet50$", "--params", "sl_ft", "--size", "224", columns=160).stdout.splitlines()
     assert [line.split()[1] for line in lines[1:3]] == ["ssl_ft_in1k_224", "swsl_ft_in1k_224"]
     assert "(non-commercial)" in lines[1]
     assert "2 checkpoints of 1 model, 2 not for commercial use" in lines[-1]
     assert "a1_in1k" in run("list", "^resnet50$", "--timm").stdout
+
+
+def test_list_by_figures():
+    """Accuracies and sizes are those of resnet18.a1_in1k and its like in timm's results and papers."""
+    lines = run("list", "^resnet(18|34|50)$", "--sort", "top1", columns=160).stdout.splitlines()[1:]
+    rows = [line.split() for line in lines[: lines.index("")]]
+    accuracies = [float(row[3]) if row[3] != "-" else 0.0 for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True) and accuracies[0] == 81.15
+    small = run("list", "^resnet(18|34|50)$", "--max-params", "22M", "--sort", "params", columns=160).stdout
+    assert "resnet18 " in small and "21.8M" in small and "resnet50 " not in small
+    assert "resnet50 " not in run("list", "^resnet(18|50)$", "--max-gmacs", "2").stdout
+    assert "resnet18 " not in run("list", "^resnet(18|50)$", "--min-top1", "80").stdout
+    assert_fails(run("list", "--max-params", "many"), 2, "'many' is not a number such as 30M")
+    assert_fails(run("list", "^resnet50$", "--min-top1", "99"), 2, "--min-top1 99")
 
 
 def test_list_says_which_families_are_missing():
@@ -120,15 +134,15 @@ def test_list_errors():
 
 
 def test_info():
-    result = run("info", "resnet50")
+    result = run("info", "resnet50", columns=160)
     assert result.exit_code == 0
     text = result.stdout
     assert "25,557,032" in text
-    flops = float(re.search(r"FLOPs +([\d.]+) G", text)[1])
-    assert flops == pytest.approx(2 * 4.09, rel=0.05)  # the paper counts 3.8 G multiply-adds, of v1
+    assert re.search(r"GMACs +4\.09 ", text)  # timm's count, too; the paper's 3.8 is of v1
+    assert "80.38 % @224 (top-5 94.60 %)" in run("info", "resnet50.a1_in1k", columns=160).stdout
     assert re.search(r"^stage_4 +2048 +32$", text, re.MULTILINE)
-    assert re.search(r"^resnet50 in1k_224 +224 +1000 +\S+", text, re.MULTILINE)
-    assert re.search(r"^resnet50.a1_in1k +224 +1000 +apache-2.0", text, re.MULTILINE)
+    assert re.search(r"^resnet50 in1k_224 +224 +1000 +80\.38 @224 +\S+", text, re.MULTILINE)
+    assert re.search(r"^resnet50.a1_in1k +224 +1000 +80\.38 @224 +apache-2.0", text, re.MULTILINE)
     assert "cc-by-nc-4.0 (non-commercial)" in text
 
 

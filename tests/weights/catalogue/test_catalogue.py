@@ -9,6 +9,7 @@ from importlib import resources
 import pytest
 
 import flaim.models
+from flaim import registry
 from flaim.options import options_from
 from flaim.weights import CatalogueError, catalogue, list_models, resolve, rows
 from flaim.weights.converters.keras import TABLES, entry_of
@@ -58,7 +59,8 @@ def test_rows_agree_with_timm():
 
 def test_timms_table_is_complete():
     """Every checkpoint of the modules that the families cover, each architecture's default tag first."""
-    names = [n for m in make_catalogue.FAMILIES for n in timm.list_models(module=m, pretrained=True, include_tags=True)]
+    modules = [module for name in registry.families() for module in registry.family(name).timm.modules]
+    names = [name for m in modules for name in timm.list_models(module=m, pretrained=True, include_tags=True)]
     names = [name for name in names if timm.models.get_pretrained_cfg(name).hf_hub_id]
     partly = {
         *timm.list_models(["mobilenetv4*", "fbnetv3*", "hardcorenas*"], module="mobilenetv3"),
@@ -78,9 +80,8 @@ def test_tables_load_quickly():
 import json
 import statistics
 import time
-from importlib import resources
 
-from flaim.weights import catalogue
+from flaim.weights.catalogue import _tables
 
 def seconds(run):
     start = time.process_time()
@@ -88,11 +89,10 @@ def seconds(run):
     return time.process_time() - start
 
 def load():
-    catalogue._table.cache_clear()
-    assert len(catalogue.rows()) == 416 + 833 + 91
+    _tables.table.cache_clear()
+    assert len(_tables.rows()) == len(lines)
 
-files = [resources.files("flaim.weights.catalogue").joinpath(f"{name}.jsonl") for name in ("flaim", "timm", "keras")]
-lines = [line for file in files for line in file.read_text().splitlines()]
+lines = [line for file in _tables.FOLDER.rglob("*.jsonl") for line in file.read_text().splitlines()]
 times = [(seconds(load), seconds(lambda: [json.loads(line) for line in lines])) for _ in range(7)]
 print(statistics.median(loading / parsing for loading, parsing in times))
 """
@@ -102,9 +102,8 @@ print(statistics.median(loading / parsing for loading, parsing in times))
 
 def test_keras_table_is_what_keras_publishes():
     assert [json.loads(json.dumps(line)) for line in make_keras_catalogue.rows()] == KERAS_LINES
-    unhashed = {
-        row.architecture for row in KERAS if row.location.digest is None
-    }  # Keras has hashes for all but two families
+    # Keras has hashes for all but two families.
+    unhashed = {row.architecture for row in KERAS if row.location.digest is None}
     assert all(name.startswith(("tf_mobilenetv1_", "mobilenetv2_")) for name in unhashed)
     named = {(table.family, entry.architecture) for table in TABLES for entry in table.models.values()}
     assert {(row.family, row.architecture) for row in KERAS} == named
@@ -231,3 +230,26 @@ def test_an_architecture_without_checkpoints():
 def test_non_commercial_licenses_are_marked():
     marked = {row.license for row in rows() if row.non_commercial}
     assert marked == {"cc-by-nc-4.0", "seer-license", "fair-noncommercial-research-license", "apple-amlr"}
+
+
+def test_tables_are_what_their_tool_writes():
+    written = {path.name: path.read_text(encoding="utf-8") for path in catalogue.TIMM.glob("*.jsonl")}
+    assert make_catalogue.tables() == written
+
+
+def test_accuracies():
+    """The figures of timm's own table, and where a checkpoint has two, the one at its own size first."""
+    first, second = catalogue.accuracies(resolve("resnet50.a1_in1k"))
+    assert (first.size, first.top1, second.size, second.top1) == (224, 80.382, 288, 81.24)
+    assert catalogue.accuracies(resolve("resnet50.keras_in1k")) == []
+    assert sum(bool(catalogue.accuracies(row)) for row in TIMM) > 0.8 * sum(row.n_classes == 1000 for row in TIMM)
+
+
+def test_details():
+    for found in list_models("^(resnet50|vit_base_patch16)$", details=True):
+        assert (found.model, found.params) in list_models("^(resnet50|vit_base_patch16)$")
+        assert found.license and found.parameters > 25e6 and found.gmacs > 4
+    by_name = {(found.model, found.params): found for found in list_models("^resnet50$", details=True)}
+    found = by_name["resnet50", "in1k_224"]
+    assert (found.top1, found.top1_size, found.parameters) == (80.382, 224, 25_557_032)
+    assert found.gmacs == pytest.approx(4.09, rel=1e-2) and found.info.timm_id == "resnet50.a1_in1k"
