@@ -18,7 +18,7 @@ def fuse(model: Model, variables: Mapping) -> tuple[Model, dict]:
     that follow no such layer stay as they are. The result is for inference; every adapter's `wrap` takes it.
     """
     flat = core.flatten(variables)
-    for path, (layer, eps) in model.foldable_norms().items():
+    for path, (layer, eps) in model.fusible_norms().items():
         mean, var = (flat.pop(f"batch_stats/{path}/{name}") for name in ("mean", "var"))
         scale = np.asarray(flat.pop(f"params/{path}/scale"), np.float64) / np.sqrt(np.asarray(var, np.float64) + eps)
         for name in ("kernel", "bias"):

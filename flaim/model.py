@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim._eager import Mode, run
-from flaim._folding import Fold, foldable_norms, folded_norm
+from flaim._fused_norm import FusedNorm, fused_batch_norm, fusible_norms
 from flaim._values import as_value
 
 
@@ -69,7 +69,7 @@ class Model:
         if self.fused:
             if scope.training:
                 raise ValueError(f"{self.name} is fused for inference: train it as it was before `fuse`")
-            scope = scope.replacing(dict.fromkeys(self.foldable_norms(), folded_norm))
+            scope = scope.replacing(dict.fromkeys(self.fusible_norms(), fused_batch_norm))
         try:
             return self.fn(scope, x, n_classes=self.n_classes, **dict(self.config))
         except core.ops.SizeError as error:
@@ -146,7 +146,7 @@ class Model:
         value, intermediates = jax.tree.map(lambda y: y[:0], (one.value, one.intermediates))
         return core.Output(value, one.batch_stats, intermediates)
 
-    def foldable_norms(self) -> dict[str, Fold]:
+    def fusible_norms(self) -> dict[str, FusedNorm]:
         """The batch norms that `flaim.models.fuse` folds into the layers before them, by their paths."""
         return _foldable_norms(self.replace(fused=False))
 
@@ -174,8 +174,8 @@ def _reduction(size: tuple[int, int], shape: tuple[int, ...]) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _foldable_norms(model: Model) -> dict[str, Fold]:
-    return foldable_norms(model._call, model.image())
+def _foldable_norms(model: Model) -> dict[str, FusedNorm]:
+    return fusible_norms(model._call, model.image())
 
 
 @functools.lru_cache(maxsize=64)

@@ -18,7 +18,15 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # From the bottom to the top: a module imports what stands in its own line or in one above it.
 FLOORS = (
     ("flaim_core",),
-    ("flaim._lazy", "flaim._values", "flaim._folding", "flaim._eager", "flaim._index", "flaim.family", "flaim.model"),
+    (
+        "flaim._lazy",
+        "flaim._values",
+        "flaim._fused_norm",
+        "flaim._eager",
+        "flaim._index",
+        "flaim.family",
+        "flaim.model",
+    ),
     ("flaim.models",),
     ("flaim.registry", "flaim.fuse", "flaim.options", "flaim.counts"),
     ("flaim.weights.errors", "flaim.weights.info"),

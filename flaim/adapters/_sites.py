@@ -10,7 +10,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 import flaim_core as core
-from flaim._folding import folded_norm
+from flaim._fused_norm import fused_batch_norm
 from flaim.adapters._common import Layer, class_name
 from flaim.model import Model
 
@@ -36,7 +36,7 @@ class Record:
         # A kernel that hands its own input on to another one at the same path is a variety of that.
         inner = {call.path: call.function for call in reversed(calls) if call.x is self.calls[call.path].x}
         if isinstance(target, Model) and target.fused:
-            inner |= dict.fromkeys(target.foldable_norms(), folded_norm)
+            inner |= dict.fromkeys(target.fusible_norms(), fused_batch_norm)
         self.kinds = {path: class_name(re.sub(r"\W", "", function.__name__)) for path, function in inner.items()}
         self.norms = {path for path, function in inner.items() if function is _BATCH_NORM}
         self.modal = set()
@@ -183,7 +183,7 @@ class Site:
 
         def run(scope: core.Scope, x: Any, arrays: Mapping) -> Any:
             if isinstance(self.target, Model) and self.target.fused:
-                scope = scope.replacing(dict.fromkeys(self.target.foldable_norms(), folded_norm))
+                scope = scope.replacing(dict.fromkeys(self.target.fusible_norms(), fused_batch_norm))
             scope = functools.reduce(lambda scope, name: scope[name], names, scope)
             return core.kernel(call.function)(scope, x, **bound, **arrays)
 

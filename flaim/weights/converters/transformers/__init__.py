@@ -1,6 +1,7 @@
-"""Hugging Face transformers: what its `config.json`, its image processor's and its names for tensors mean.
+"""Hugging Face transformers: its model types, the names of its tensors, and its image processors.
 
-`_kinds` has the types of its models, `_names` their tensors, `_preprocessing` what becomes of an image before them.
+`_model_types` is a table of the model types, `_options` reads their configurations, `_names` renames the tensors, and
+`_preprocessing` reads the image processor's file.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Any
 from flaim.options import nearest
 from flaim.weights.converters._converter import Converter, Documents, Tensors
 from flaim.weights.converters.timm import TORCH_LAYOUTS, tensor_name
-from flaim.weights.converters.transformers._kinds import KINDS, options_of
+from flaim.weights.converters.transformers._model_types import MODEL_TYPES, options_of
 from flaim.weights.converters.transformers._names import plain, translate
 from flaim.weights.converters.transformers._preprocessing import preprocessing_of
 from flaim.weights.errors import CheckpointError
@@ -44,15 +45,16 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
         return CheckpointInfo(n_classes=None)
     data = documents["config.json"]
     model_type = data["model_type"]
-    if model_type not in KINDS:
+    if model_type not in MODEL_TYPES:
         raise CheckpointError(
-            f"{where} describes a {model_type} of transformers; flaim reads {', '.join(KINDS)} (and timm's models)"
+            f"{where} describes a {model_type} of transformers; "
+            f"flaim reads {', '.join(MODEL_TYPES)} (and timm's models)"
         )
-    kind, names = KINDS[model_type], plain(tensors)
-    said = data
+    known, names = MODEL_TYPES[model_type], plain(tensors)
+    config = data
     if "vision_config" in data or "vision_config_dict" in data:  # a whole CLIP or SigLIP, of which this is one half
-        said = {**(data.get("vision_config") or {}), **(data.get("vision_config_dict") or {})}
-    options, size, refused = options_of(kind, said, names)
+        config = {**(data.get("vision_config") or {}), **(data.get("vision_config_dict") or {})}
+    options, size, refused = options_of(known, config, names)
     if refused:
         raise CheckpointError(
             f"{where} describes a {model_type} with options that flaim's does not have: {', '.join(refused)}"
@@ -63,18 +65,18 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
     processor = documents.get("preprocessor_config.json") or documents.get("processor_config.json", {}).get(
         "image_processor"
     )
-    preprocessing = preprocessing_of(kind.processor, processor or {})
+    preprocessing = preprocessing_of(known.processor, processor or {})
     side = preprocessing.pop("input_size", None)
-    if kind.any_size and processor and "size" in processor:
+    if known.any_size and processor and "size" in processor:
         size = side
-    architecture, overrides = nearest(kind.family, kind.variants, options, size)
+    architecture, overrides = nearest(known.family, known.variants, options, size)
     return CheckpointInfo(
         model=architecture,
-        family=kind.family,
+        family=known.family,
         architecture=architecture,
         overrides=overrides,
         n_classes=n_classes,
-        in_channels=said.get("num_channels", 3),
+        in_channels=config.get("num_channels", 3),
         preprocessing=Preprocessing(input_size=size, **preprocessing),
         labels=_labels(data, n_classes),
     )

@@ -14,12 +14,12 @@ from flaim.weights.info import size_of
 Json = dict[str, Any]
 
 
-class Said(dict):
-    """What a configuration says, defaults included; the names of the checkpoint's tensors; what flaim has no model for.
+class HFConfig(dict):
+    """A configuration of transformers, defaults filled in.
 
     Attributes:
-        tensors: As the PyTorch model names them.
-        refused: Options with values that no option of the family's stands for.
+        tensors: The checkpoint's tensors, by the names of the PyTorch model.
+        refused: Options with a value that flaim's model cannot express, as `"option=value"`.
     """
 
     def __init__(self, options: Json, tensors: Mapping[str, Any]) -> None:
@@ -51,7 +51,7 @@ def _function(name: str, **arguments: Any) -> Json:
     return {"function": name, **arguments}
 
 
-def _act(c: Said) -> Json:
+def _act(c: HFConfig) -> Json:
     c.require("hidden_act", c["hidden_act"] in _ACTIVATIONS)
     return _function(_ACTIVATIONS.get(c["hidden_act"], ""))
 
@@ -64,7 +64,7 @@ def _norm(name: str, eps: float) -> Json:
 # Vision Transformers.
 
 
-def _transformer(c: Said) -> Json:
+def _transformer(c: HFConfig) -> Json:
     """What all Vision Transformers have in common."""
     dim, sides, patch = c["hidden_size"], size_of(c["image_size"]), size_of(c["patch_size"])
     c.require("head_dim", c["head_dim"] in (None, dim // c["num_attention_heads"]))
@@ -76,7 +76,7 @@ def _transformer(c: Said) -> Json:
     }
 
 
-def vit(c: Said) -> Json:
+def vit(c: HFConfig) -> Json:
     """ViT and DeiT: what their pooler and their distillation token are."""
     options = _transformer(c)
     if "pooler.dense.weight" in c.tensors:
@@ -88,7 +88,7 @@ def vit(c: Said) -> Json:
     return options | {"distilled": distilled, "num_registers": registers}
 
 
-def dinov2(c: Said) -> Json:
+def dinov2(c: HFConfig) -> Json:
     """DINOv2, with registers or without."""
     c["intermediate_size"] = int(c["hidden_size"] * c["mlp_ratio"])
     gated = {}
@@ -101,13 +101,13 @@ def dinov2(c: Said) -> Json:
     return _transformer(c) | gated | pool | {"embed_prefix": not c["num_register_tokens"]}
 
 
-def clip(c: Said) -> Json:
+def clip(c: HFConfig) -> Json:
     """The vision tower of CLIP."""
     head = {"pool": _function("average_pool"), "final_norm": False} if "classifier.weight" in c.tensors else {}
     return _transformer(c) | {"pre_norm": True} | head
 
 
-def siglip(c: Said) -> Json:
+def siglip(c: HFConfig) -> Json:
     """The vision tower of SigLIP."""
     pool: Json = {"pool": _function("average_pool"), "fc_norm": False}
     if c["vision_use_head"] and "classifier.weight" not in c.tensors:
@@ -118,7 +118,7 @@ def siglip(c: Said) -> Json:
 # Convolutional networks.
 
 
-def convnext(c: Said) -> Json:
+def convnext(c: HFConfig) -> Json:
     """ConvNeXt and ConvNeXt V2."""
     options: Json = {"act": _act(c), "head_norm": _norm("layer_norm", c["layer_norm_eps"])}
     if (scale := c.get("layer_scale_init_value")) is not None:
@@ -126,7 +126,7 @@ def convnext(c: Said) -> Json:
     return options
 
 
-def resnet(c: Said) -> Json:
+def resnet(c: HFConfig) -> Json:
     """ResNet."""
     widths, bottleneck = c["hidden_sizes"], c["layer_type"] == "bottleneck"
     c.require("layer_type", c["layer_type"] in ("basic", "bottleneck"))
@@ -144,7 +144,7 @@ def _stack(block: str, depth: int, features: int, options: Json, **first: Any) -
     return [_function("Stack", block=_function(block), depth=depth, features=features, **pairs)]
 
 
-def efficientnet(c: Said) -> Json:
+def efficientnet(c: HFConfig) -> Json:
     """EfficientNet: its stages, and its padding, which is TensorFlow's for some sizes of images alone."""
 
     def width(channels: int) -> int:
@@ -196,7 +196,7 @@ def _is_same(strided: Sequence[bool], side: int) -> bool:
     return True
 
 
-def mobilenet_v2(c: Said) -> Json:
+def mobilenet_v2(c: HFConfig) -> Json:
     """MobileNetV2: its stages, which the configuration does not list."""
 
     def width(channels: int) -> int:

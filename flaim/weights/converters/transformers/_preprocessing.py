@@ -9,9 +9,9 @@ _PIL = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 def preprocessing_of(defaults: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `Preprocessing` from a `preprocessor_config.json` and what its class does where that says nothing."""
-    said = {name: value for name, value in processor.items() if value is not None}
-    p = {**defaults, **said}
-    if "size" in said and "crop_pct" not in said:  # the file is of a class that does not know it
+    config = {name: value for name, value in processor.items() if value is not None}
+    p = {**defaults, **config}
+    if "size" in config and "crop_pct" not in config:  # the file is of a class that does not know it
         p.pop("crop_pct", None)
     mean, std = p["image_mean"], p["image_std"]
     if not p.get("do_normalize", True):

@@ -5,24 +5,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flaim.weights.converters.transformers import _options
-from flaim.weights.converters.transformers._options import Json, Said
+from flaim.weights.converters.transformers._options import HFConfig, Json
 from flaim.weights.info import NORMALISATIONS, size_of
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A type of transformers' models.
+class ModelType:
+    """A model type of transformers (`model_type` in its `config.json`) and what it is here.
 
     Attributes:
         family: flaim's family.
-        variants: A pattern of the architectures that its models are named after.
-        defaults: The options of its configuration, with what counts where a `config.json` leaves them out.
-        same: Options of the family's that are options of its, and how these are called.
-        fixed: Options of its that nothing of the family's stands for, so that only the default value will do.
-        more: The rest of the family's options.
-        processor: What its image processor does where a `preprocessor_config.json` leaves it out. `square` is whether
-            one number is the size of both sides instead of the shorter one.
-        any_size: Whether the same variables serve images of any size.
+        variants: A pattern; the nearest architecture whose name it matches gives the model its name.
+        defaults: transformers' options with their default values.
+        same: Options of our model function that take the value of one of transformers' options, by that option's name.
+        fixed: transformers' options that our model function does not have: only the default value is accepted.
+        more: The remaining options of our model function, from the configuration.
+        processor: Default settings of the image processor. With `square`, a size of one number is that of both sides;
+            otherwise it is that of the shorter side.
+        any_size: The same variables serve images of any size.
     """
 
     family: str
@@ -30,20 +30,22 @@ class Kind:
     defaults: Json
     same: Mapping[str, str]
     fixed: Sequence[str] = ()
-    more: Callable[[Said], Json] = lambda c: {}
+    more: Callable[[HFConfig], Json] = lambda c: {}
     processor: Json = field(default_factory=dict)
     any_size: bool = False
 
 
 def options_of(
-    kind: Kind, said: Mapping[str, Any], tensors: Mapping[str, Any]
+    model_type: ModelType, config: Mapping[str, Any], tensors: Mapping[str, Any]
 ) -> tuple[Json, tuple[int, int], list[str]]:
-    """The family's options as JSON has them, the images' size, and, listed, what flaim has no option for."""
-    c = Said({**kind.defaults, **{option: value for option, value in said.items() if value is not None}}, tensors)
-    for option in kind.fixed:
-        c.require(option, c[option] == kind.defaults[option])
+    """Options of our model function as JSON has them, the images' size, and the options that flaim does not have."""
+    c = HFConfig(
+        {**model_type.defaults, **{option: value for option, value in config.items() if value is not None}}, tensors
+    )
+    for option in model_type.fixed:
+        c.require(option, c[option] == model_type.defaults[option])
     c.require("pruned_heads", not c.setdefault("pruned_heads", {}))
-    options = {option: c[theirs] for option, theirs in kind.same.items()} | kind.more(c)
+    options = {option: c[theirs] for option, theirs in model_type.same.items()} | model_type.more(c)
     options = {option: list(value) if isinstance(value, tuple) else value for option, value in options.items()}
     return options, size_of(c["image_size"]), c.refused
 
@@ -62,7 +64,7 @@ _INCEPTION, _CLIP_STATS, _IMAGENET = (
 )
 _BILINEAR, _BICUBIC = {"resample": 2, "square": False}, {"resample": 3, "square": False}
 
-_VIT = Kind(
+_VIT = ModelType(
     "vit",
     r"^vit_(tiny|small|base|large|huge)_patch\d+_\d+$",
     {**_BASE, "layer_norm_eps": 1e-12, "qkv_bias": True, "pooler_act": "tanh"},
@@ -70,7 +72,7 @@ _VIT = Kind(
     more=_options.vit,
     processor={**_INCEPTION, **_BILINEAR, "square": True},
 )
-_DINOV2 = Kind(
+_DINOV2 = ModelType(
     "vit",
     r"^vit_(small|base|large|giant)_patch14_dinov2$",
     {
@@ -84,7 +86,7 @@ _DINOV2 = Kind(
     more=_options.dinov2,
     processor={**_IMAGENET, **_BICUBIC, "size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True},
 )
-_CLIP = Kind(
+_CLIP = ModelType(
     "vit",
     r"^vit_\w+_clip_(quickgelu_)?\d+$",
     {**_BASE, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
@@ -92,7 +94,7 @@ _CLIP = Kind(
     more=_options.clip,
     processor={**_CLIP_STATS, **_BICUBIC, "size": {"shortest_edge": 224}, "crop_size": 224, "do_center_crop": True},
 )
-_SIGLIP = Kind(
+_SIGLIP = ModelType(
     "vit",
     r"^vit_\w+_siglip_(gap_)?\d+$",
     {**_BASE, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "vision_use_head": True},
@@ -100,7 +102,7 @@ _SIGLIP = Kind(
     more=_options.siglip,
     processor={**_INCEPTION, **_BICUBIC, "square": True},
 )
-_CONVNEXT_V2 = Kind(
+_CONVNEXT_V2 = ModelType(
     "convnext",
     r"^convnextv2_[a-z]+$",
     {
@@ -115,7 +117,7 @@ _CONVNEXT_V2 = Kind(
 )
 
 # By `model_type`.
-KINDS: dict[str, Kind] = {
+MODEL_TYPES: dict[str, ModelType] = {
     "vit": _VIT,
     "deit": replace(
         _VIT,
@@ -132,7 +134,7 @@ KINDS: dict[str, Kind] = {
     "clip_vision_model": _CLIP,
     "siglip": _SIGLIP,
     "siglip_vision_model": _SIGLIP,
-    "swin": Kind(
+    "swin": ModelType(
         "swin",
         r"^swin_(tiny|small|base|large)_patch4_",
         {
@@ -154,7 +156,7 @@ KINDS: dict[str, Kind] = {
         defaults={**_CONVNEXT_V2.defaults, "layer_scale_init_value": 1e-6},
     ),
     "convnextv2": _CONVNEXT_V2,
-    "resnet": Kind(
+    "resnet": ModelType(
         "resnet",
         r"^resnet\d+$",
         {
@@ -168,7 +170,7 @@ KINDS: dict[str, Kind] = {
         processor={**_IMAGENET, **_BICUBIC, "crop_pct": 0.875, "size": {"shortest_edge": 224}},
         any_size=True,
     ),
-    "efficientnet": Kind(
+    "efficientnet": ModelType(
         "efficientnet",
         r"^tf_efficientnet_b\d$",
         {
@@ -186,7 +188,7 @@ KINDS: dict[str, Kind] = {
         processor={**_IMAGENET, **_BICUBIC, "square": True, "include_top": True},
         any_size=True,
     ),
-    "mobilenet_v2": Kind(
+    "mobilenet_v2": ModelType(
         "efficientnet",
         r"^mobilenetv2_\d+$",
         {

@@ -15,24 +15,24 @@ _LAYERS = (inspect.unwrap(core.conv), inspect.unwrap(core.linear))
 _EPS = inspect.signature(_BATCH_NORM).parameters["eps"].default
 
 
-class Fold(NamedTuple):
+class FusedNorm(NamedTuple):
     """The layer before a batch norm, whose output goes nowhere else, and the norm's epsilon."""
 
     layer: str
     eps: float
 
 
-def foldable_norms(fn: Callable, images: jax.ShapeDtypeStruct) -> dict[str, Fold]:
+def fusible_norms(fn: Callable, images: jax.ShapeDtypeStruct) -> dict[str, FusedNorm]:
     """The batch norms of the kernel `fn` that can be folded, by their paths."""
     calls = core.calls(fn, images)
     found = {}
     for call in calls:
         layer = None if call.producer is None else calls[call.producer]
         if call.function is _BATCH_NORM and layer is not None and layer.function in _LAYERS and layer.uses == 1:
-            found[call.path] = Fold(layer.path, call.options.get("eps", _EPS))
+            found[call.path] = FusedNorm(layer.path, call.options.get("eps", _EPS))
     return found
 
 
-def folded_norm(scope: Scope, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+def fused_batch_norm(scope: Scope, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     """What remains of a batch norm that is folded: its bias."""
     return x + ops.per_channel(scope.param("bias", (x.shape[-1],), initializers.zeros), x)
