@@ -34,7 +34,7 @@ def rows(family: str) -> Iterator[dict]:
         if module not in modules or architecture not in _registry._model_default_cfgs:
             continue
         # A module may have more than the family. Pruned models keep their rows: asked for, they are not implemented.
-        if architecture not in found.variants and not architecture.endswith("_pruned"):
+        if architecture.removesuffix("_pruned") not in found.variants:
             continue
         for tag in _registry._model_default_cfgs[architecture].tags:
             name = f"{architecture}.{tag}"

@@ -53,11 +53,14 @@ def _row(line: Mapping) -> CheckpointInfo:
         line = {"architecture": model, **line}
     elif "flaim" not in line:  # of timm's
         timm_id = f"{model}.{params}"
+    architecture = line.get("architecture") or (timm_id or "").partition(".")[0]
+    # The table's own family is for architectures that do not exist yet.
+    family = _index.family_of(architecture) if _index.is_architecture(architecture) else line["family"]
     return CheckpointInfo(
         model=model,
         params=params,
-        family=line["family"],
-        architecture=line.get("architecture") or (timm_id or "").partition(".")[0],
+        family=family,
+        architecture=architecture,
         overrides=line.get("overrides", {}),
         n_classes=line["classes"] if line["classes"] != 0 else -1,
         in_channels=line.get("in_channels", 3),
