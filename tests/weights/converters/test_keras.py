@@ -88,11 +88,11 @@ def _resnet_rs(name: str, weights: dict[str, str], overrides: dict, classes: int
     """The tensors of a ResNet-RS, drawn as the reference's were; `weights` are "layer/weight" by their names."""
     table = RESNET_RS.table
     config = CheckpointInfo(family="resnet", architecture=table.models[name].architecture, overrides=overrides)
-    leaves = core.flatten(model_of(config, classes, 64).spec())
+    leaves, paths = core.flatten(model_of(config, classes, 64).spec()), table.layers(name)
     tensors = {}
     for path, weight in weights.items():
         layer, _, role = weight.rpartition("/")
-        where = converter._places(table, table.path(layer), table.kind(layer), (role,))[role]
+        where = converter._places(table, paths[layer], table.kind(layer), (role,))[role]
         tensors[path] = oracle.drawn(weight, oracle.comparable(table.kind(layer), role, leaves[where].shape))
     return tensors
 

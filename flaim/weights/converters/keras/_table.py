@@ -25,11 +25,26 @@ PREPROCESSING: dict[str, dict[str, Any]] = {
 }
 
 
+Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+
+
+def by_rules(names: Callable[..., Iterable[str]], rules: Rules) -> Callable[..., Iterable[tuple[str, str]]]:
+    """`Table.pairs` from names alone: the first rule whose pattern is the whole name gives the path."""
+
+    def path(name: str) -> str:
+        for pattern, replacement in rules:
+            if match := re.fullmatch(pattern, name):
+                return match.expand(replacement) if isinstance(replacement, str) else replacement(match)
+        raise LookupError(f"no rule for Keras' layer {name!r}")
+
+    return lambda *args: ((name, path(name)) for name in names(*args))
+
+
 class Entry(NamedTuple):
     """One of Keras' models.
 
     Attributes:
-        args: What `Table.names` takes: usually the depths.
+        args: What `Table.pairs` takes: usually the depths.
         architecture: flaim's name of it.
         overrides: Options of flaim's model function in which Keras' differs, as JSON has them.
         input_size: Side of the images that Keras' is made for.
@@ -61,18 +76,16 @@ class Table(NamedTuple):
     Attributes:
         family: The module of `flaim.models`.
         preprocessing: A key of `PREPROCESSING`; `"built in"` where the model normalises its images itself.
-        names: The names of the layers that have weights, in the order of Keras' `model.layers`. That is the order of
-            depth, counted from the output, and says which layer is which where a file has classes and order alone.
-            Or pairs of a name and flaim's path, where no rule says it.
-            Names that Keras makes up are as in a session that made this model first: `conv2d`, `conv2d_1`, ...
-        rules: (pattern, replacement) pairs; the first that fits the whole name of a layer gives flaim's path. A path
-            that ends in `:leaf` is of a layer whose only weight is that leaf; a layer whose path is empty has nothing
-            that flaim's model needs.
+        pairs: Keras' names of the layers that have weights, each with flaim's path. They are in the order of Keras'
+            `model.layers` (by depth, counted from the output), which says which layer is which where a file has classes
+            and order alone. Names that Keras makes up are as in a session that made this model first: `conv2d_1`.
+            A path that ends in `:leaf` is of a layer whose only weight is that leaf; a layer whose path is empty has
+            nothing that flaim's model needs.
         models: Keras' models by the name Keras gives them.
         kinds: Patterns that say a layer's class, before the common ones.
         separable: Below a separable convolution's path, those of its two convolutions.
         synonyms: (pattern, replacement) pairs that turn other names of the layers, which older versions of Keras gave
-            or which contain the model's, into those of `names`.
+            or which contain the model's, into those of `pairs`.
         head: The layers before the classifier that a file without the model's top lacks.
         flattened: The dense layer on a flattened map, where there is one.
         multiplied: A depthwise layer, and the option of flaim's model function that says how many maps such layers
@@ -82,9 +95,8 @@ class Table(NamedTuple):
 
     family: str
     preprocessing: str
-    names: Callable[..., Iterable[str | tuple[str, str]]]
+    pairs: Callable[..., Iterable[tuple[str, str]]]
     models: Mapping[str, Entry]
-    rules: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = ()
     kinds: tuple[tuple[str, str], ...] = ()
     separable: tuple[str, str] = ("conv1", "pointwise")
     synonyms: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = ()
@@ -104,13 +116,6 @@ class Table(NamedTuple):
         """A model's layers by their class, in its order."""
         return _classes(self, self.models[model].args)
 
-    def path(self, name: str) -> str:
-        """flaim's path of the layer called `name`."""
-        for pattern, replacement in self.rules:
-            if match := re.fullmatch(pattern, name):
-                return match.expand(replacement) if isinstance(replacement, str) else replacement(match)
-        raise LookupError(f"the table of {self.family} has no rule for Keras' layer {name!r}")
-
     def name(self, name: str) -> str:
         """The layer's name in the table."""
         for pattern, replacement in self.synonyms:
@@ -124,7 +129,7 @@ class Table(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _layers(table: Table, args: tuple) -> dict[str, str]:
-    return dict(item if isinstance(item, tuple) else (item, table.path(item)) for item in table.names(*args))
+    return dict(table.pairs(*args))
 
 
 @functools.lru_cache(maxsize=256)

@@ -29,7 +29,7 @@ def _names(*depths: int) -> Iterator[tuple[str, str]]:
 TABLE = Table(
     family="convnext",
     preprocessing="torch",  # built in
-    names=_names,
+    pairs=_names,
     models={
         "convnext_tiny": Entry("convnext_tiny", (3, 3, 9, 3)),
         **{

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flaim.weights.converters.keras._table import Entry, Table
+from flaim.weights.converters.keras._table import Entry, Table, by_rules
 
 
 def _names(depths: tuple[int, ...]) -> Iterator[str]:
@@ -31,14 +31,16 @@ def _entry(architecture: str, *depths: int) -> Entry:
 TABLE = Table(
     family="densenet",
     preprocessing="torch",
-    names=_names,
-    rules=(
-        (r"conv(\d)_block(\d+)_(\d)_(bn|conv)", _layer),
-        (r"pool(\d)_(bn|conv)", _transition),
-        (r"conv1_conv", "features/conv0"),
-        (r"conv1_bn", "features/norm0"),
-        (r"bn", "features/norm5"),
-        (r"predictions", "classifier"),
+    pairs=by_rules(
+        _names,
+        (
+            (r"conv(\d)_block(\d+)_(\d)_(bn|conv)", _layer),
+            (r"pool(\d)_(bn|conv)", _transition),
+            (r"conv1_conv", "features/conv0"),
+            (r"conv1_bn", "features/norm0"),
+            (r"bn", "features/norm5"),
+            (r"predictions", "classifier"),
+        ),
     ),
     models={
         "densenet121": _entry("densenet121", 6, 12, 24, 16),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from flaim.weights.converters.keras._table import Entry, Table
+from flaim.weights.converters.keras._table import Entry, Table, by_rules
 
 _DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _BLOCK = ("expand_conv", "expand_bn", "dwconv", "bn", "se_reduce", "se_expand", "project_conv", "project_bn")
@@ -45,15 +45,17 @@ def _layer(match) -> str:
 EFFICIENTNET = Table(
     family="efficientnet",
     preprocessing="built in",
-    names=_names,
-    rules=(
-        (r"normalization", ""),
-        (r"block(\d)([a-z])_(\w+)", _layer),
-        (r"stem_conv", "conv_stem"),
-        (r"stem_bn", "bn1"),
-        (r"top_conv", "conv_head"),
-        (r"top_bn", "bn2"),
-        (r"predictions", "classifier"),
+    pairs=by_rules(
+        _names,
+        (
+            (r"normalization", ""),
+            (r"block(\d)([a-z])_(\w+)", _layer),
+            (r"stem_conv", "conv_stem"),
+            (r"stem_bn", "bn1"),
+            (r"top_conv", "conv_head"),
+            (r"top_bn", "bn2"),
+            (r"predictions", "classifier"),
+        ),
     ),
     models={
         f"efficientnetb{i}": Entry(f"tf_efficientnet_b{i}", (depth,), {}, size)
@@ -89,14 +91,16 @@ def _mobilenet_layer(match) -> str:
 MOBILENET_V2 = Table(
     family="efficientnet",
     preprocessing="tf",
-    names=_mobilenet_names,
-    rules=(
-        (r"(?:block_(\d+)|expanded_conv)_(expand|depthwise|project)(_BN)?", _mobilenet_layer),
-        (r"Conv1", "conv_stem"),
-        (r"bn_Conv1", "bn1"),
-        (r"Conv_1", "conv_head"),
-        (r"Conv_1_bn", "bn2"),
-        (r"predictions", "classifier"),
+    pairs=by_rules(
+        _mobilenet_names,
+        (
+            (r"(?:block_(\d+)|expanded_conv)_(expand|depthwise|project)(_BN)?", _mobilenet_layer),
+            (r"Conv1", "conv_stem"),
+            (r"bn_Conv1", "bn1"),
+            (r"Conv_1", "conv_head"),
+            (r"Conv_1_bn", "bn2"),
+            (r"predictions", "classifier"),
+        ),
     ),
     models={
         f"mobilenetv2_{alpha}": Entry(

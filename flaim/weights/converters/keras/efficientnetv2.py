@@ -38,7 +38,7 @@ def _base(size: str, depth: float, input_size: int) -> Entry:
 BASE = Table(
     family="efficientnet",
     preprocessing="torch",
-    names=_names,
+    pairs=_names,
     models={
         "efficientnetv2-b0": _base("b0", 1.0, 224),
         "efficientnetv2-b1": _base("b1", 1.1, 240),

@@ -55,6 +55,6 @@ def _names(*depths: int) -> Iterator[tuple[str, str]]:
 TABLE = Table(
     family="inception_resnet_v2",
     preprocessing="tf",
-    names=_names,
+    pairs=_names,
     models={"inception_resnet_v2": Entry("inception_resnet_v2", (10, 20, 9), {}, 299)},
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flaim.weights.converters.keras._table import Entry, Table
+from flaim.weights.converters.keras._table import Entry, Table, by_rules
 
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 
@@ -63,10 +63,12 @@ def _layer(match) -> str:
 TABLE = Table(
     family="inception_v3",
     preprocessing="tf",
-    names=_names,
-    rules=(
-        (r"(conv2d|batch_normalization)(?:_(\d+))?", _layer),
-        (r"predictions", "fc"),
+    pairs=by_rules(
+        _names,
+        (
+            (r"(conv2d|batch_normalization)(?:_(\d+))?", _layer),
+            (r"predictions", "fc"),
+        ),
     ),
     models={"inception_v3": Entry("inception_v3", (), {"count_padding": False}, 299)},
 )

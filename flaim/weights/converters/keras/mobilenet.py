@@ -23,7 +23,7 @@ def _v1_names() -> Iterator[tuple[str, str]]:
 MOBILENET = Table(
     family="efficientnet",
     preprocessing="tf",
-    names=_v1_names,
+    pairs=_v1_names,
     models={
         f"mobilenet_{alpha}": Entry(f"tf_mobilenetv1_{alpha.replace('.', '')}") for alpha in ("0.25", "0.50", "0.75")
     }
@@ -68,7 +68,7 @@ _SMALL, _SMALL_GATED = (1, 2, 3, 2, 3), (0, 3, 4, 5, 6, 7, 8, 9, 10)
 MOBILENET_V3 = Table(
     family="mobilenetv3",
     preprocessing="tf",
-    names=_v3_names,
+    pairs=_v3_names,
     models={
         "mobilenetv3_large_0.75": Entry("tf_mobilenetv3_large_075", (_LARGE, _LARGE_GATED)),
         "mobilenetv3_large_1.00": Entry("tf_mobilenetv3_large_100", (_LARGE, _LARGE_GATED)),

@@ -73,7 +73,7 @@ def _names(depth: int) -> Iterator[tuple[str, str]]:
 TABLE = Table(
     family="nasnet",
     preprocessing="tf",
-    names=_names,
+    pairs=_names,
     models={
         "nasnet_mobile": Entry("nasnetamobile", (4,)),
         "nasnet_large": Entry("nasnetalarge", (6,), {"pool": {"function": "zero_padded_max_pool"}}, 331),

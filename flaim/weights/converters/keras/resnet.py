@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flaim.weights.converters.keras._table import Entry, Table
+from flaim.weights.converters.keras._table import Entry, Table, by_rules
 
 _BLOCK = ("1_conv", "1_bn", "2_conv", "2_bn", "3_conv", "3_bn")
 _FIRST_BLOCK = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")
@@ -30,11 +30,13 @@ def _entry(architecture: str, *depths: int) -> Entry:
 TABLE = Table(
     family="resnet",
     preprocessing="caffe",
-    names=_names,
-    rules=(
-        (r"conv(\d)_block(\d+)_(\d)_(bn|conv)", _layer),
-        (r"conv1_(bn|conv)", r"\g<1>1"),
-        (r"predictions", "fc"),
+    pairs=by_rules(
+        _names,
+        (
+            (r"conv(\d)_block(\d+)_(\d)_(bn|conv)", _layer),
+            (r"conv1_(bn|conv)", r"\g<1>1"),
+            (r"predictions", "fc"),
+        ),
     ),
     models={
         "resnet50": _entry("resnet50", 3, 4, 6, 3),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flaim.weights.converters.keras._table import Entry, Table
+from flaim.weights.converters.keras._table import Entry, Table, by_rules
 
 # Some of the norms' names lack an underscore.
 _LAYERS = {
@@ -46,11 +46,13 @@ def _layer(match) -> str:
 TABLE = Table(
     family="resnet",
     preprocessing="torch",
-    names=_names,
-    rules=(
-        (r"BlockGroup(\d)__block_(\d+)_(\w+)", _layer),
-        (r"stem_1_stem_(\w+)", lambda match: _STEM[match[1]]),
-        (r"predictions", "fc"),
+    pairs=by_rules(
+        _names,
+        (
+            (r"BlockGroup(\d)__block_(\d+)_(\w+)", _layer),
+            (r"stem_1_stem_(\w+)", lambda match: _STEM[match[1]]),
+            (r"predictions", "fc"),
+        ),
     ),
     models={
         f"resnet-rs-{layers}": Entry(f"resnetrs{layers}", (depths,), {}, size)

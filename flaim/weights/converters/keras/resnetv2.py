@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flaim.weights.converters.keras._table import Entry, Table
+from flaim.weights.converters.keras._table import Entry, Table, by_rules
 
 _BLOCK = ("preact_bn", "1_conv", "1_bn", "2_conv", "2_bn", "3_conv")
 _FIRST_BLOCK = ("preact_bn", "1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv")
@@ -44,12 +44,14 @@ def _entry(architecture: str, *depths: int) -> Entry:
 TABLE = Table(
     family="resnetv2",
     preprocessing="tf",
-    names=_names,
-    rules=(
-        (r"conv(\d)_block(\d+)_(\w+)", _layer),
-        (r"conv1_conv", "stem/conv"),
-        (r"post_bn", "norm"),
-        (r"predictions", "head/fc"),
+    pairs=by_rules(
+        _names,
+        (
+            (r"conv(\d)_block(\d+)_(\w+)", _layer),
+            (r"conv1_conv", "stem/conv"),
+            (r"post_bn", "norm"),
+            (r"predictions", "head/fc"),
+        ),
     ),
     models={
         "resnet50v2": _entry("resnetv2_50", 3, 4, 6, 3),

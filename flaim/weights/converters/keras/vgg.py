@@ -18,7 +18,7 @@ def _names(depths: tuple[int, ...]) -> Iterator[tuple[str, str]]:
 TABLE = Table(
     family="vgg",
     preprocessing="caffe",
-    names=_names,
+    pairs=_names,
     models={
         "vgg16": Entry("vgg16", ((2, 2, 3, 3, 3),), {"head_kernel_size": 7}),
         "vgg19": Entry("vgg19", ((2, 2, 4, 4, 4),), {"head_kernel_size": 7}),

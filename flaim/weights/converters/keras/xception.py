@@ -27,7 +27,7 @@ def _names(middle: int) -> Iterator[tuple[str, str]]:
 TABLE = Table(
     family="xception",
     preprocessing="tf",
-    names=_names,
+    pairs=_names,
     models={"xception": Entry("legacy_xception", (8,), {"padding": "same", "norm_eps": 1e-3}, 299)},
     kinds=((r"_sepconv\d$", "separable_conv2d"),),
 )
