@@ -79,13 +79,9 @@ def flops(model: Any) -> float:
     """
     import jax
 
-    from flaim_core import Leaf
+    from flaim_core import shape_struct
 
-    leaves = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        model.spec(),
-        is_leaf=lambda leaf: isinstance(leaf, Leaf),
-    )
+    leaves = jax.tree.map(shape_struct, model.spec())
     traced = jax.jit(lambda variables, x: model.apply(variables, x).value).trace(leaves, model.image())
     return traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
 
