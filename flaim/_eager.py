@@ -9,8 +9,8 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 import flaim_core as core
-from flaim_core.lowering import is_being_compiled, is_intercepted
-from flaim_core.microbatch import in_microbatches, microbatches
+from flaim_core.lowering import is_under_jit, lax_is_patched
+from flaim_core.microbatch import apply_in_microbatches, inference_microbatches
 
 if TYPE_CHECKING:
     from flaim.model import Model
@@ -42,8 +42,8 @@ def run(
     modules: Mapping[str, Callable] | None,
 ) -> core.Output:
     """Run `model`; an eager call is compiled, unless what takes part may have effects or jit is disabled."""
-    eager = not is_being_compiled(*jax.tree.leaves((variables, x, rng)))
-    with_effects = modules or is_intercepted()
+    eager = not is_under_jit(*jax.tree.leaves((variables, x, rng)))
+    with_effects = modules or lax_is_patched()
     if not eager or with_effects or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _trace(model, variables, x, rng, mode, modules)
     output = _compiled(model, mode)(variables, x, rng)
@@ -86,12 +86,13 @@ def _trace(
             modules=modules,
         )
 
-    parts = 1 if mode.training or mode.updates_statistics or modules else microbatches(x, jax.tree.leaves(variables))
-    if parts == 1:
+    whole = mode.training or mode.updates_statistics or modules
+    n = 1 if whole else inference_microbatches(x, jax.tree.leaves(variables))
+    if n == 1:
         return apply(x, variables, rng)
 
     def without_stats(*inputs: Any) -> core.Output:
         return apply(*inputs)._replace(batch_stats={})
 
-    output = in_microbatches(without_stats, x, variables, rng, parts=parts)
+    output = apply_in_microbatches(without_stats, x, variables, rng, n=n)
     return output._replace(batch_stats=variables.get("batch_stats", {}))

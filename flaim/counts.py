@@ -18,9 +18,5 @@ def count_parameters(model: Model) -> int:
 
 def count_multiply_adds(model: Model) -> int:
     """Multiply-adds of convolutions and matrix products for one image of the model's own size (timm's GMACs)."""
-    leaves = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        model.spec(),
-        is_leaf=lambda leaf: isinstance(leaf, core.Leaf),
-    )
+    leaves = jax.tree.map(core.shape_struct, model.spec())
     return multiply_adds(lambda variables, x: model.apply(variables, x).value, leaves, model.image())

@@ -8,7 +8,7 @@ from flaim_core.lowering import lowering, set_lowering
 from flaim_core.readings import Call, Output, apply, calls, init, shapes, spec
 from flaim_core.remat import remat
 from flaim_core.scope import MissingKeyError, Scope, kernel
-from flaim_core.tree import flatten, unflatten
+from flaim_core.tree import flatten, shape_struct, unflatten
 
 __all__ = [
     "Call",
@@ -29,6 +29,7 @@ __all__ = [
     "ops",
     "remat",
     "set_lowering",
+    "shape_struct",
     "shapes",
     "spec",
     "unflatten",

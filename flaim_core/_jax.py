@@ -1,7 +1,7 @@
-"""Every JAX internal that flaim relies on: nothing else in flaim imports one.
+"""Every JAX internal that flaim uses. No other module of flaim imports one.
 
-JAX promises nothing of what stands here. Each was seen to work in jax 0.10.0 to 0.12.0; where one is gone, importing
-flaim_core fails and says which, instead of taking a slower way without a word.
+These names are not part of JAX's public API and may change in any release. All are tested in `KNOWN_VERSIONS`. If one
+is missing, importing flaim_core raises an ImportError that names it. There is no silent, slower fallback.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def _internal(module: str, name: str) -> Any:
         ) from error
 
 
-# Programs: what jax.make_jaxpr returns, and how to run it.
+# Jaxprs: what jax.make_jaxpr returns, and how to evaluate it.
 Primitive = _internal("jax.extend.core", "Primitive")
 Var = _internal("jax.extend.core", "Var")
 _eval_jaxpr = _internal("jax.core", "eval_jaxpr")
@@ -36,11 +36,11 @@ _unmapped_aval = _internal("jax.extend.core", "unmapped_aval")
 max_dim, min_dim = _internal("jax.core", "max_dim"), _internal("jax.core", "min_dim")
 _jit_p, _remat_p = (_internal("jax.extend.core.primitives", name) for name in ("jit_p", "remat_p"))
 
-# Tracers: what is being compiled.
+# Tracers.
 Tracer = _internal("jax.core", "Tracer")
 _DynamicJaxprTracer = _internal("jax.interpreters.partial_eval", "DynamicJaxprTracer")
 
-# Rules of primitives.
+# Where the rules of primitives (JVP, transpose, batching, lowering) are registered.
 defbilinear = _internal("jax.interpreters.ad", "defbilinear")
 _primitive_jvps = _internal("jax.interpreters.ad", "primitive_jvps")
 _primitive_transposes = _internal("jax.interpreters.ad", "primitive_transposes")
@@ -51,17 +51,17 @@ _fancy_primitive_batchers = _internal("jax.interpreters.batching", "fancy_primit
 _register_lowering = _internal("jax.interpreters.mlir", "register_lowering")
 _lower_fun = _internal("jax.interpreters.mlir", "lower_fun")
 
-# An attribute of a call in the compiled program, of which XLA on a CPU reads "inlineable".
+# Sets attributes of function calls in the compiled program. XLA for CPUs reads the attribute "inlineable".
 _set_xla_metadata = _internal("jax.experimental.xla_metadata", "set_xla_metadata")
 
-# Operations by which a remat policy decides.
+# Primitives that a remat policy looks for.
 reduce_sum_p = _internal("jax.lax", "reduce_sum_p")
 conv_general_dilated_p = _internal("jax.lax", "conv_general_dilated_p")
 reduce_precision_p = _internal("jax.lax", "reduce_precision_p")
 
 
 def _products() -> tuple:
-    """lax's products as they are now: the functions and the code in them."""
+    """The functions `lax.dot_general` and `lax.conv_general_dilated`, and their code objects, as they are now."""
     functions = lax.dot_general, lax.conv_general_dilated
     return tuple((f, getattr(f, "__code__", None)) for f in functions)
 
@@ -69,65 +69,69 @@ def _products() -> tuple:
 _OWN_PRODUCTS = _products()
 
 
-def products_are_intercepted() -> bool:
-    """Whether somebody has put another function in the place of lax's products, as quantisation libraries do."""
+def lax_is_patched() -> bool:
+    """Whether another library has replaced one of these functions, as qwix does to quantise."""
     return _products() != _OWN_PRODUCTS
 
 
-def is_compiled(x: Any) -> bool:
-    """Whether `x` is a value of a function that is being compiled, perhaps differentiated or mapped on the way."""
+def is_under_jit(x: Any) -> bool:
+    """Whether `x` is traced by `jax.jit`, directly or inside `jax.grad`, `jax.vmap` and the like."""
     while isinstance(x, Tracer) and not isinstance(x, _DynamicJaxprTracer):
         x = getattr(x, "primal", getattr(x, "val", None))
     return isinstance(x, Tracer)
 
 
-def is_only_compiled(x: Any) -> bool:
-    """Whether `x` is a value of a function that is being compiled, neither differentiated nor mapped."""
+def is_only_under_jit(x: Any) -> bool:
+    """Whether `x` is traced by `jax.jit` alone: neither differentiated nor mapped."""
     return isinstance(x, _DynamicJaxprTracer)
 
 
 class Context(NamedTuple):
-    """What a user's context says of operations while they are traced, for what is traced again when it is compiled."""
+    """The user's settings that decide how an operation is traced.
+
+    A primitive's implementation is traced late, when the program is lowered. It must see the settings that held where
+    the user called the operation.
+    """
 
     matmul_precision: str | None
     x64: bool
 
     @classmethod
-    def now(cls) -> "Context":
-        """The one that holds where this is called."""
+    def current(cls) -> "Context":
+        """The settings that hold now."""
         config: Any = jax.config
         return cls(config.jax_default_matmul_precision, config.jax_enable_x64)
 
     @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Let it hold once more."""
+    def restored(self) -> Iterator[None]:
+        """A `with` block in which these settings hold."""
         with jax.default_matmul_precision(self.matmul_precision), jax.enable_x64(self.x64):
             yield
 
 
 class Program:
-    """A function of flat arrays that has been traced for inputs of certain shapes and dtypes."""
+    """A function from a list of arrays to a list of arrays, traced for fixed shapes and dtypes: a jaxpr."""
 
     def __init__(self, jaxpr: Any, consts: Sequence[Any] = ()):
         self.jaxpr, self.consts = jaxpr, tuple(consts)
         self.outputs = [v.aval for v in jaxpr.outvars]
 
     def __call__(self, *inputs: Any) -> list:
-        """Run it, as part of what is being traced."""
+        """Evaluate the jaxpr on these inputs; under a trace, this inlines it."""
         return _eval_jaxpr(self.jaxpr, self.consts, *inputs)
 
     @property
     def has_effects(self) -> bool:
-        """Whether it does more than compute its outputs: sums over a mapped axis, callbacks, prints."""
+        """Whether it has effects in JAX's sense: collectives over a named axis (`psum`), callbacks, prints."""
         return bool(self.jaxpr.effects)
 
     def with_constants_as_inputs(self) -> "Program":
-        """The same, whose first inputs are its constants."""
+        """The same program with its constants as additional inputs, before the others."""
         jaxpr = self.jaxpr
         return Program(jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars]))
 
     def mapped_outputs(self, mapped: Sequence[bool]) -> list[bool]:
-        """Which outputs depend on an input that is mapped."""
+        """For each output, whether it depends on an input that `jax.vmap` maps."""
         found = {v for v, is_mapped in zip(self.jaxpr.invars, mapped) if is_mapped}
         for equation in self.jaxpr.eqns:
             inputs = [isinstance(v, Var) and v in found for v in equation.invars]
@@ -147,12 +151,12 @@ def _of_closed(closed: Any) -> Program:
 
 
 def trace(function: Callable, *inputs: Any) -> tuple[Program, Any]:
-    """`function` of trees of arrays as a program of flat ones, and the structure of what it returns."""
+    """Trace `function`, which takes and returns pytrees: the flat program, and the tree structure of its output."""
     traced, shapes = jax.make_jaxpr(function, return_shape=True)(*inputs)
     return _of_closed(traced), jax.tree.structure(shapes)
 
 
-def define(
+def define_primitive(
     name: str,
     run: Callable,
     abstract: Callable,
@@ -162,10 +166,14 @@ def define(
     transpose: Callable | None = None,
     batch: Callable | None = None,
 ) -> Any:
-    """A primitive whose meaning is `run(*inputs, **params)`, with the rules that jax asks for by these names.
+    """A new primitive with its rules.
 
-    `abstract(*avals, **params)` gives the results' abstract values; `batch(axis, inputs, dims, **params)` is told the
-    mapped axis.
+    Args:
+        name: In jaxprs.
+        run: `run(*inputs, **params)`, its implementation; also its lowering.
+        abstract: `abstract(*avals, **params)`, the abstract values of its results.
+        jvp, transpose: Rules as `jax.interpreters.ad` calls them.
+        batch: `batch(axis, inputs, dims, **params)`, the rule for `jax.vmap`; `axis` has the name and the size.
     """
     primitive = Primitive(name)
     primitive.multiple_results = multiple_results
@@ -182,41 +190,43 @@ def define(
 
 
 def _batched(primitive: Any, rule: Callable, axis: Any, inputs: Sequence[Any], dims: Sequence[Any], **params: Any):
-    """`rule`, where something is mapped: jax asks these rules even where nothing is."""
+    """Apply `rule` if an input is mapped. JAX calls batching rules of this kind even if none is."""
     if any(dim is not None for dim in dims):
         return rule(axis, inputs, dims, **params)
     outputs = primitive.bind(*inputs, **params)
     return outputs, [None] * len(outputs) if primitive.multiple_results else None
 
 
-# One way to choose by platform: a primitive that is traced where it is compiled, for that platform alone.
+# One primitive with two implementations, one for CPUs and one for every other platform.
 
 
 def lower_per_platform(
     *inputs: Any, cpu: Callable, default: Callable, outputs: Sequence[Any], like: Program | None = None
 ) -> list:
-    """`default(*inputs)`, a list of arrays; on a CPU `cpu(*inputs)`, equal to it.
+    """`cpu(*inputs)` where the program is compiled for a CPU, `default(*inputs)` elsewhere.
 
-    `jax.lax.platform_dependent` traces both functions wherever it is called; here only the one that is compiled is
-    traced. Derivatives are those of `default`.
+    Like `jax.lax.platform_dependent`, which however traces both functions at each call. Here the function is traced
+    when the program is lowered, and only the one for that platform.
 
     Args:
         inputs: Arrays.
-        cpu, default: Functions of them.
+        cpu, default: Functions of the inputs that return equal lists of arrays. `default` is the one that is
+            differentiated.
         outputs: The results' abstract values.
-        like: A program whose outputs depend on the same inputs; without one, each output depends on all.
+        like: A program with the same inputs and outputs, which says which output depends on which input (for
+            `jax.vmap`). If None, each output depends on all inputs.
     """
-    context = Context.now()
+    context = Context.current()
     return _per_platform.bind(*inputs, cpu=cpu, default=default, outputs=tuple(outputs), like=like, context=context)
 
 
 def _run_default(*inputs, cpu, default, outputs, like, context):
-    with context.again():
+    with context.restored():
         return default(*inputs)
 
 
 def _run_cpu(*inputs, cpu, default, outputs, like, context):
-    with context.again():
+    with context.restored():
         return cpu(*inputs)
 
 
@@ -243,17 +253,17 @@ def _per_platform_batch(axis, inputs, dims, *, cpu, default, outputs, like, cont
     out_dims = [0 if is_mapped else None for is_mapped in out]
     cpu, default = (vmap(function, axis, dims, out_dims) for function in (cpu, default))
     outputs = [_unmapped_aval(axis.size, 0, y) if is_mapped else y for y, is_mapped in zip(outputs, out)]
-    # Outputs of the mapped program depend on the inputs as before.
+    # `like` stays valid: mapping does not change which output depends on which input.
     params = dict(cpu=cpu, default=default, outputs=tuple(outputs), like=like, context=context)
     return _per_platform.bind(*inputs, **params), out_dims
 
 
 def vmap(function: Callable, axis: Any, dims: Sequence[Any], out_dims: Sequence[Any]) -> Callable:
-    """`jax.vmap` of a function that returns a list, over the axis that a batching rule is told."""
+    """`jax.vmap` of a function that returns a list, inside a batching rule that got `axis`."""
     return jax.vmap(function, tuple(dims), list(out_dims), axis_name=axis.name, axis_size=axis.size)
 
 
-_per_platform = define(
+_per_platform = define_primitive(
     "lower_per_platform",
     _run_default,
     lambda *inputs, outputs, **_: outputs,
@@ -265,13 +275,14 @@ _register_lowering(_per_platform, _lower_fun(_run_cpu, multiple_results=True), p
 
 
 def no_inline(function: Callable) -> Callable:
-    """`function`, compiled by XLA on a CPU apart from what surrounds it.
+    """`function`, which XLA for CPUs does not inline: it is compiled on its own and not fused with its surroundings.
 
-    Optimisation barriers do not do this: XLA drops them before it fuses, and before it merges equal computations.
+    `jax.lax.optimization_barrier` would not do: XLA removes barriers before fusion and before common-subexpression
+    elimination.
     """
 
     def inside(*args):
-        with _set_xla_metadata(inlineable=None):  # the attribute holds for nested calls too, unless taken back
+        with _set_xla_metadata(inlineable=None):  # nested calls would inherit the attribute
             return function(*args)
 
     compiled = jax.jit(inside)
@@ -284,14 +295,18 @@ def no_inline(function: Callable) -> Callable:
 
 
 def linearize(function: Callable, *inputs: Any) -> tuple[Any, list, Callable]:
-    """A linearisation: the auxiliary values of `function`, residuals, and the linear map of these and of tangents.
+    """`jax.linearize` with explicit residuals.
 
-    `function` returns its outputs and auxiliary values. What `jax.linearize` gives for the linear map is a tree
-    of residuals that can be called.
+    Args:
+        function: Returns `(outputs, auxiliary values)`, as for `jax.linearize(..., has_aux=True)`.
+
+    Returns:
+        The auxiliary values, the residuals (a list of arrays), and the linear function
+        `(*residuals, *tangents of the inputs) -> tangents of the outputs`.
     """
     _, linear, auxiliary = jax.linearize(function, *inputs, has_aux=True)
     residuals, structure = jax.tree.flatten(linear)
-    count = len(residuals)  # the function outlives this trace, so it may not hold the residuals
+    count = len(residuals)  # the closure may not hold the residuals: they are tracers, and it outlives their trace
 
     def of_tangents(*operands: Any) -> list:
         return jax.tree.unflatten(structure, operands[:count])(*operands[count:])

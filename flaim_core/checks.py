@@ -1,4 +1,4 @@
-"""Options that do not fit together, as errors that say which."""
+"""Checks of options and sizes, which raise errors that name what is wrong."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,9 +7,10 @@ from flaim_core.scope import Scope
 
 
 def per_stage(**options: Sequence) -> Iterator[tuple[Any, ...]]:
-    """The options of one stage after another, of as many as the first option, `depths`, has.
+    """Iterate over stages: a tuple for each stage, with that stage's entry of every option.
 
-    Raises ValueError where another one is shorter. Longer ones are fine: a network may be cut short by its depths.
+    The first option says how many stages there are. Raises ValueError if another option has fewer entries. It may have
+    more: `depths=(2, 2)` makes a network of the first two stages without changes to the other options.
     """
     (first, depths), *others = options.items()
     for name, values in others:
@@ -19,13 +20,13 @@ def per_stage(**options: Sequence) -> Iterator[tuple[Any, ...]]:
 
 
 def check_heads(scope: Scope, dim: int, num_heads: int) -> None:
-    """Raise ValueError where a width does not divide into heads."""
+    """Raise ValueError, which names the path, if `dim` is not divisible by `num_heads`."""
     if num_heads < 1 or dim % num_heads:
         raise ValueError(f"{'/'.join(scope.path)}: width {dim} does not divide into {num_heads} heads")
 
 
 def require_fixed(scope: Scope, leaf: str, sizes: Sequence[Any]) -> None:
-    """Raise ValueError where a size that `leaf` is made for is symbolic; the message names the leaf."""
+    """Raise ValueError if one of `sizes` is symbolic: the shape of the leaf at this path depends on them."""
     if not all(isinstance(n, int) for n in sizes):
         path = "/".join((*scope.path, leaf))
         size = "x".join(map(str, sizes))

@@ -1,6 +1,10 @@
-"""Initialisers: functions `(key, shape, dtype) -> array` that are values: they compare by what they say, and pickle.
+"""Initialisers: functions `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
 
-Random values are drawn in blocks of one size, so that one compiled program serves leaves of every shape.
+Those with options are frozen dataclasses: equal ones compare equal (`normal(0.02) == normal(0.02)`), and they can be
+pickled. The closures of `jax.nn.initializers` do neither.
+
+Random values are drawn in blocks of `_BLOCK` numbers, and the last block is cut. So one program is compiled for all
+leaves, not one for each shape.
 """
 
 import functools
@@ -19,14 +23,14 @@ _BLOCK = 2**15
 
 
 def _normal(key: PRNGKeyArray, scale: Any, cut: Any) -> Array:
-    """Normal of deviation `scale`, redrawn beyond `cut` deviations (by the inverse of its distribution function)."""
-    below_one = jnp.nextafter(jnp.float32(-1), jnp.float32(0))  # of minus one the inverse is infinite
-    level = jax.random.uniform(key, (_BLOCK,), jnp.float32, below_one, 1.0) * lax.erf(cut * math.sqrt(0.5))
+    """Normal with standard deviation `scale`, truncated at `cut` standard deviations; by inverse transform sampling."""
+    low = jnp.nextafter(jnp.float32(-1), jnp.float32(0))  # erf_inv(-1) is infinite
+    level = jax.random.uniform(key, (_BLOCK,), jnp.float32, low, 1.0) * lax.erf(cut * math.sqrt(0.5))
     return scale * jnp.clip(math.sqrt(2) * lax.erf_inv(level), -cut, cut)
 
 
 def _uniform(key: PRNGKeyArray, scale: Any, cut: Any) -> Array:
-    """Uniform in `[-scale, scale)`."""
+    """Uniform in `[-scale, scale)`; `cut` is unused."""
     return scale * jax.random.uniform(key, (_BLOCK,), jnp.float32, -1.0, 1.0)
 
 
@@ -36,13 +40,13 @@ def _block(sample: Callable, key: PRNGKeyArray, index: Any, scale: Any, cut: Any
 
 
 def _draw(sample: Callable, key: Any, shape: tuple[int, ...], dtype: Any, scale: float, cut: float = math.inf) -> Array:
-    """`sample(key, scale, cut)` in blocks, as an array of `shape`."""
+    """An array of `shape`, from as many blocks of `sample(key, scale, cut)` as it takes."""
     count = math.prod(shape)
     blocks = np.arange(-(-count // _BLOCK), dtype=np.uint32)
     draw = functools.partial(_block, sample, key, scale=np.float32(scale), cut=np.float32(cut))
-    if isinstance(key, jax.core.Tracer):  # inside a transformation the blocks are one vectorised operation
+    if isinstance(key, jax.core.Tracer):  # inside a transformation: all blocks as one operation
         return jax.vmap(draw)(blocks).reshape(-1)[:count].reshape(shape).astype(dtype)
-    drawn = [draw(index) for index in blocks]  # all asked for before the first is waited for: they run side by side
+    drawn = [draw(index) for index in blocks]  # dispatch is asynchronous: the blocks run in parallel
     flat = np.concatenate(drawn)[:count] if drawn else np.zeros(0, np.float32)
     return jax.device_put(flat.reshape(shape).astype(dtype, copy=False))
 
@@ -59,7 +63,7 @@ def ones(key, shape, dtype=jnp.float32):
 
 @dataclass(frozen=True)
 class constant:
-    """One value everywhere."""
+    """All `value`."""
 
     value: float
 
@@ -69,7 +73,7 @@ class constant:
 
 @dataclass(frozen=True)
 class normal:
-    """Normal with mean 0."""
+    """Normal with mean 0 and standard deviation `std`."""
 
     std: float
 
@@ -79,7 +83,7 @@ class normal:
 
 @dataclass(frozen=True)
 class truncated_normal:
-    """Normal with mean 0, redrawn outside two standard deviations; `std` is that of the distribution before the cut."""
+    """Normal with mean 0, truncated at two standard deviations; `std` is that of the normal before truncation."""
 
     std: float
 
@@ -98,7 +102,7 @@ class uniform:
 
 
 def he_normal_fan_out(key, shape, dtype=jnp.float32):
-    """Normal of variance 2 / fan-out, for a convolution kernel `(height, width, in / groups, out)`.
+    """Normal with variance 2 / fan-out, for a convolution kernel `(height, width, in / groups, out)`.
 
     He et al., "Delving Deep into Rectifiers" (2015), the backward variant.
     """
@@ -107,7 +111,7 @@ def he_normal_fan_out(key, shape, dtype=jnp.float32):
 
 
 def he_normal(key, shape, dtype=jnp.float32):
-    """Normal of variance 2 / fan-in, for a kernel `(..., in, out)`; in a depthwise one, also of 2 / fan-out.
+    """Normal with variance 2 / fan-in, for a kernel `(..., in, out)`. In a depthwise one, fan-in is fan-out.
 
     He et al., "Delving Deep into Rectifiers" (2015), the forward variant.
     """
@@ -115,14 +119,14 @@ def he_normal(key, shape, dtype=jnp.float32):
 
 
 def lecun_normal(key, shape, dtype=jnp.float32):
-    """Truncated normal of variance 1 / fan-in, for a kernel `(..., in, out)`.
+    """Truncated normal with variance 1 / fan-in, for a kernel `(..., in, out)`.
 
     LeCun et al., "Efficient BackProp" (1998).
     """
-    left = 0.87962566103423978  # standard deviation of a unit normal after the cut at two deviations
-    return _draw(_normal, key, shape, dtype, math.sqrt(1 / math.prod(shape[:-1])) / left, cut=2)
+    truncated_std = 0.87962566103423978  # of a standard normal that is truncated at two standard deviations
+    return _draw(_normal, key, shape, dtype, math.sqrt(1 / math.prod(shape[:-1])) / truncated_std, cut=2)
 
 
 def xavier_uniform(key, shape, dtype=jnp.float32):
-    """Uniform of variance 2 / (fan-in + fan-out), for a dense kernel `(in, out)`. Glorot and Bengio (2010)."""
+    """Uniform with variance 2 / (fan-in + fan-out), for a dense kernel `(in, out)`. Glorot and Bengio (2010)."""
     return _draw(_uniform, key, shape, dtype, math.sqrt(6 / (shape[-2] + shape[-1])))

@@ -1,4 +1,4 @@
-"""Leaves: what a kernel declares of its variables, and how a tree of them is filled and checked."""
+"""Leaves: the declarations of a kernel's variables, how to initialise them, and how to check variables against them."""
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -21,10 +21,11 @@ class LeafError(ValueError):
 
 @dataclass(frozen=True)
 class Leaf:
-    """What a kernel declares of one leaf.
+    """A declared variable: its shape, initialiser, layout and dtype.
 
-    `layout` names the axes where other libraries order them differently: `"io"` (dense kernel), `"hwio"` (convolution
-    kernel), `""` for a leaf that is stored alike everywhere.
+    `layout` names the axes of a leaf that other libraries store with another order of axes: `"io"` for a dense kernel,
+    `"hwio"` for a convolution kernel, `"wio"` for a one-dimensional one. It is `""` for leaves that are the same in
+    every library.
     """
 
     shape: tuple[int, ...]
@@ -34,12 +35,12 @@ class Leaf:
 
 
 def stable_hash(name: str) -> int:
-    """A 32-bit hash of a name that is the same in every process."""
+    """A 32-bit hash of a name, the same in every process (unlike `hash`)."""
     return zlib.crc32(name.encode())
 
 
 def init_leaves(leaves: Mapping, key: PRNGKeyArray) -> dict:
-    """Initial variables for a tree of `Leaf`. A leaf's value depends on `key` and its path alone."""
+    """Initial variables for a tree of `Leaf`. A leaf's value depends only on `key` and the leaf's path."""
     flat = flatten(leaves)
     hashes = np.asarray([stable_hash(path) for path in flat], np.uint32)
     keys = _each(jax.vmap(jax.random.fold_in, (None, 0))(key, hashes))
@@ -47,7 +48,7 @@ def init_leaves(leaves: Mapping, key: PRNGKeyArray) -> dict:
 
 
 def _each(keys: Array) -> Iterable[Any]:
-    """The keys of an array, one by one; taken out of the array in NumPy where they are known, which is faster."""
+    """Iterate over an array of keys. Concrete arrays are indexed in NumPy, which is faster."""
     if isinstance(keys, jax.core.Tracer):
         return keys
     if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
@@ -57,7 +58,10 @@ def _each(keys: Array) -> Iterable[Any]:
 
 
 def mismatches(leaves: Mapping, variables: Mapping, *, extra: bool = False) -> list[str]:
-    """What is wrong with `variables` as an instance of the tree of `Leaf`, one line a leaf."""
+    """Where `variables` differ from the tree of `Leaf`: a line for each missing or misshapen leaf.
+
+    With `extra`, also for each that is in `variables` only.
+    """
     expected, found = flatten(leaves), flatten(variables)
     lines = []
     for path, leaf in expected.items():

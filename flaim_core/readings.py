@@ -1,4 +1,4 @@
-"""The same kernel declared (`spec`, `shapes`, `init`), run (`apply`) and recorded (`calls`)."""
+"""Uses of a kernel: `spec` and `init` (its leaves), `shapes`, `apply` (run it), `calls` (record calls of kernels)."""
 
 import difflib
 import inspect
@@ -12,14 +12,20 @@ from jaxtyping import PRNGKeyArray
 
 from flaim_core import _jax
 from flaim_core.leaf import Leaf, LeafError, init_leaves, mismatches
-from flaim_core.lowering import shapes_alone
+from flaim_core.lowering import abstract_evaluation
 from flaim_core.run import Options, Reading, Replacement, Run
 from flaim_core.scope import PARAMS, STATS, Scope, collections_of, float_dtype
-from flaim_core.tree import Path, merge, nest
+from flaim_core.tree import Path, merge, nest, shape_struct
 
 
 class Output(NamedTuple):
-    """What `apply` returns: the value, every running statistic (new ones in training), and what was captured."""
+    """What `apply` returns.
+
+    Attributes:
+        value: What the kernel returns.
+        batch_stats: All running statistics, updated in training.
+        intermediates: The captured intermediates, by path.
+    """
 
     value: Any
     batch_stats: dict
@@ -27,11 +33,20 @@ class Output(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of a kernel: the function under the decorator, its path and options.
+    """One call of a kernel, as recorded by `calls`.
 
-    `x` is its input and `args` are the other positional arguments. Of arrays shape and dtype are kept; the same array
-    is the same object in every call. `producer` is the index, in the list of all calls, of the innermost call that
-    returned this one's x; None where none did. `uses` counts the calls that were given what this one returned.
+    An array appears as its `jax.ShapeDtypeStruct`. If two calls got the same array, they hold the same object, so `is`
+    tells whether inputs are identical.
+
+    Attributes:
+        function: The kernel without its decorator.
+        path: Of the scope that it was called with, `"layer1/0/conv1"`.
+        options: Its keyword arguments.
+        producer: The call that returned this call's `x`, as an index into the list of all calls. If several did (a
+            kernel that returns what another one returned), the innermost. None if no kernel returned it.
+        uses: How many calls got this call's return value as their `x`.
+        x: Its input.
+        args: Its other positional arguments.
     """
 
     function: Callable
@@ -44,7 +59,7 @@ class Call(NamedTuple):
 
 
 class Declare(Reading):
-    """Collects the leaves that a kernel declares, from abstract values."""
+    """Collects the leaves that a kernel declares; runs on abstract values."""
 
     computes = False
 
@@ -54,7 +69,7 @@ class Declare(Reading):
         self._known: dict = {}
 
     def read(self, node, path, shape, init, layout, dtype):
-        """Zeros, abstract ones, in the place of the leaf."""
+        """Declare the leaf; the kernel gets zeros of its shape."""
         leaf = Leaf(shape, init, layout)
         self._declare(path, leaf)
         return jax.lax.broadcast(np.zeros((), dtype or leaf.dtype), shape)
@@ -64,19 +79,19 @@ class Declare(Reading):
             raise LeafError(f"{'/'.join(path)} is declared twice: {self.leaves[path]} and {leaf}")
 
     def stack(self, block, scope, x, n, each, after, kwargs):
-        """Call equal blocks with the first one's options: what differs does not change what they declare."""
+        """Call all blocks with the first one's options. The options in `each` are rates, which change no leaf."""
         each = {name: [values[0]] * n for name, values in each.items()}
         return super().stack(block, scope, x, n, each, after, kwargs)
 
     def call(self, fn, scope, args, kwargs):
-        """Trace `fn` once for equal inputs and reuse what it declared, so that a stack of equal blocks costs one."""
-        if self.options.replaced or self.options.capture not in (None, "*"):  # these depend on the path
+        """Call `fn`, or reuse what it declared in an earlier call with equal inputs: equal blocks are traced once."""
+        if self.options.replaced or self.options.capture not in (None, "*"):  # then the result depends on the path
             return fn(scope, *args, **kwargs)
         flat, structure = jax.tree.flatten((args, kwargs))
         try:
             signature = (fn, structure, tuple((v.shape, v.dtype) if isinstance(v, jax.Array) else v for v in flat))
             known = self._known.get(signature)
-        except TypeError:  # an argument that cannot be hashed
+        except TypeError:  # an unhashable argument
             signature, known = None, None
         if known is None:
             inner, depth = Declare(self.options), len(scope.path)
@@ -85,7 +100,7 @@ class Declare(Reading):
             flat, structure = jax.tree.flatten(value)
             leaves = {(collection, *path[depth:]): leaf for (collection, *path), leaf in inner.leaves.items()}
             intermediates = {path[depth:]: v for path, v in inner.collected.intermediates.items()}
-            known = leaves, intermediates, structure, [_shape_of(v) for v in flat]
+            known = leaves, intermediates, structure, [_abstract(v) for v in flat]
             if signature is not None:
                 self._known[signature] = known
         else:
@@ -98,14 +113,15 @@ class Declare(Reading):
 
 
 class Record(Declare):
-    """Collects every call of a kernel, from abstract values."""
+    """Collects all calls of kernels; runs on abstract values."""
 
     computes = True
 
     def __init__(self, options: Options):
         super().__init__(options)
         self.calls: list[Call] = []
-        # What was seen, by id; each array is kept, so that no other one gets its id.
+        # By id of the array: the index of the call that returned it, and its shape. The arrays are kept, so that their
+        # ids are not reused.
         self._produced: dict[int, tuple[int, Any]] = {}
         self._described: dict[int, tuple[Any, jax.ShapeDtypeStruct]] = {}
 
@@ -114,7 +130,7 @@ class Record(Declare):
         return Reading.stack(self, block, scope, x, n, each, after, kwargs)
 
     def call(self, fn, scope, args, kwargs):
-        """Trace `fn` and record the call, after those that it makes itself."""
+        """Call `fn` and record the call. Calls that `fn` makes are recorded before it."""
         producer, _ = self._produced.get(id(args[0]), (None, None))
         value = fn(scope, *args, **kwargs)
         (x, *rest), options = jax.tree.map(self._describe, (args, kwargs))
@@ -125,14 +141,14 @@ class Record(Declare):
         return value
 
     def _describe(self, value: Any) -> Any:
-        """A traced array's shape and dtype; anything else as it is."""
+        """The `jax.ShapeDtypeStruct` of a traced array, always the same object; any other value as it is."""
         if not isinstance(value, _jax.Tracer):
             return value
-        return self._described.setdefault(id(value), (value, jax.ShapeDtypeStruct(value.shape, value.dtype)))[1]
+        return self._described.setdefault(id(value), (value, shape_struct(value)))[1]
 
 
-def _shape_of(value: Any) -> Any:
-    return jax.ShapeDtypeStruct(value.shape, value.dtype) if isinstance(value, jax.Array) else value
+def _abstract(value: Any) -> Any:
+    return shape_struct(value) if isinstance(value, jax.Array) else value
 
 
 def _zeros(value: Any) -> Any:
@@ -140,7 +156,7 @@ def _zeros(value: Any) -> Any:
 
 
 def _declared(fn: Callable, args: tuple, kwargs: dict, capture: str | None = None):
-    """Leaves that `fn` declares, and the shapes of its value and of the intermediates that match `capture`."""
+    """The leaves that `fn` declares, and the shapes of its value and of the intermediates that match `capture`."""
     reading = Declare(Options(dtype=float_dtype(args), capture=capture))
     captured = reading.collected.intermediates
 
@@ -148,16 +164,16 @@ def _declared(fn: Callable, args: tuple, kwargs: dict, capture: str | None = Non
         value = fn(Scope(reading), *arrays, **kwargs)
         return value, {"/".join(path): v for path, v in captured.items()}
 
-    with shapes_alone():
+    with abstract_evaluation():
         value, intermediates = jax.eval_shape(trace, *args)
-    # A dict comes back with its keys sorted; what was captured comes in the order of capture.
+    # `jax.eval_shape` sorts a dict by its keys; restore the order of capture.
     return reading.leaves, value, {path: intermediates[path] for path in map("/".join, captured)}
 
 
 def spec(fn: Callable, *args, **kwargs) -> dict:
-    """The leaves of kernel `fn`, as a tree of `Leaf`; no FLOPs, no arrays.
+    """The leaves of kernel `fn`, as a tree of `Leaf`; computes nothing and allocates no arrays.
 
-    `args` are arrays or `jax.ShapeDtypeStruct`s; `kwargs` the kernel's options.
+    `args` are arrays or `jax.ShapeDtypeStruct`s, `kwargs` the kernel's options.
     """
     leaves, _, _ = _declared(fn, args, kwargs)
     return nest({(PARAMS,): {}, **leaves}) if not leaves else nest(leaves)
@@ -170,15 +186,18 @@ def shapes(fn: Callable, *args, capture: str | None = None, **kwargs) -> tuple[A
 
 
 def calls(fn: Callable, *args, **kwargs) -> list[Call]:
-    """Every call of a kernel that `fn` makes, the inner ones first; no FLOPs, no arrays."""
+    """All calls of kernels while `fn` runs, in the order in which they return; computes nothing.
+
+    `fn`'s own call, if it is a kernel, is the last.
+    """
     reading = Record(Options(dtype=float_dtype(args)))
-    with shapes_alone():
+    with abstract_evaluation():
         jax.eval_shape(lambda *arrays: fn(Scope(reading), *arrays, **kwargs), *args)
     return reading.calls
 
 
 def init(fn: Callable, key: PRNGKeyArray, *args, **kwargs) -> dict:
-    """Initial variables of kernel `fn`; no forward pass."""
+    """Initial variables of kernel `fn`, without a forward pass."""
     return init_leaves(spec(fn, *args, **kwargs), key)
 
 
@@ -202,23 +221,23 @@ def apply(
     Args:
         fn: A kernel; `args` are its arrays and `kwargs` its options.
         variables: `{"params": ..., "batch_stats": ...}`, or a plain tree of parameters.
-        training: Batch statistics instead of running ones, dropout.
-        use_running_average: Whether batch norm uses running statistics and leaves them as they are, whatever `training`
-            says: True for frozen batch norm in training.
+        training: Batch norm uses the batch's statistics, dropout drops.
+        use_running_average: Whether batch norm uses the running statistics and does not update them; by default
+            `not training`. True freezes batch norm in training.
         rng: Key for dropout and stochastic depth.
-        capture: Shell-style pattern of the intermediates to keep: `"stage_*"`; `"*"` for every feature map. Attention
-            weights, large and computed on purpose, are kept where another pattern matches them: `"*attn*"` gives
+        capture: Shell-style pattern of the intermediates to return: `"stage_*"`; `"*"` for every feature map. Attention
+            weights are large and computed only on request: `"*"` leaves them out, a pattern such as `"*attn*"` returns
             those of all blocks, as `blocks/0/attn/weights`.
-        dtype: Compute dtype, by default that of the first floating array in `args`. Parameters stay as stored and are
-            cast where they are read; softmax and normalisation statistics are in float32 at least.
+        dtype: Compute dtype, by default that of the first floating array in `args`. Parameters are cast when a kernel
+            reads them; softmax and normalisation statistics are in float32 or wider.
         remat: Recompute blocks in the backward pass instead of keeping their activations.
-        scan: Compile stacks of equal blocks once.
-        axis_name: Mapped axis (of `jax.vmap`, `jax.shard_map`) whose members form one batch for batch norm.
+        scan: Run stacks of equal blocks as one `jax.lax.scan`, which compiles the block once.
+        axis_name: Mapped axis (of `jax.vmap`, `jax.shard_map`) over which batch norm averages its statistics.
         modules: Functions `x -> y` that replace the kernels at these paths (`{"fc": my_head}`).
 
     Raises:
-        LeafError: Leaves are missing or misshapen; all of them are listed.
-        ValueError: A module is to replace a node where no kernel runs: a whole stage, or one that isn't there.
+        LeafError: Leaves are missing or misshapen; lists all of them.
+        ValueError: No kernel is called at a path in `modules`: it is a whole stage, or does not exist.
     """
     dtype = jnp.dtype(dtype) if dtype is not None else float_dtype(args)
     args = jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), args)
@@ -254,12 +273,12 @@ def apply(
 
 
 def _calling(module: Callable) -> Replacement:
-    """A module in the place of a kernel: it has its own leaves, and may have effects."""
+    """The replacement of a kernel by a user's module, which has its own leaves and may have side effects."""
     return Replacement(lambda scope, x: module(x), True)
 
 
 def _check_replaced(fn: Callable, args: tuple, kwargs: dict, paths: Iterable[Path]) -> None:
-    """Raise ValueError where `fn` runs no kernel at one of the `paths`, where modules are to stand."""
+    """Raise ValueError if one of `paths`, the keys of `modules`, is not the path of a kernel."""
     kernels = {tuple(call.path.split("/")) for call in calls(fn, *args, **kwargs) if call.path} if paths else set()
     wrong = []
     for path in sorted(set(paths) - kernels):
@@ -276,4 +295,5 @@ def _check_replaced(fn: Callable, args: tuple, kwargs: dict, paths: Iterable[Pat
 
 
 def _by_number(path: Path) -> list:
+    """A sort key by which "10" comes after "9"."""
     return [(int(name), "") if name.isdigit() else (-1, name) for name in path]

@@ -1,13 +1,15 @@
-"""Blocks whose derivative keeps the results of linear layers and of batch statistics, and recomputes what is cheap.
+"""Rematerialisation (remat, gradient checkpointing) of blocks, which also works on a CPU.
 
-    block(params, x)  -> jaxpr                      traced once for inputs of equal shapes
-    jaxpr             -> values                     inputs -> outputs and residuals, by jax.linearize
-                      -> linear map                 residuals, tangents of inputs -> tangents of outputs
-    linear map        -> transpose                  residuals, cotangents of outputs -> cotangents of inputs
-    each of these is compiled apart from everything else (no_inline) on a CPU
+On a CPU, `jax.checkpoint` alone has no effect: XLA removes its optimisation barriers, and common-subexpression
+elimination then merges the recomputed operations with those of the forward pass. Here each block is differentiated into
+programs, each of which XLA compiles on its own (`no_inline`), so that nothing can be merged across them:
 
-`jax.checkpoint` alone recomputes nothing on a CPU: XLA drops its barriers, then merges what is recomputed with what was
-computed before. Compiled apart, the transpose cannot be merged with the values.
+    block         (*inputs) -> outputs                                            traced once for equal shapes
+    forward       (*inputs) -> outputs, residuals                                 by jax.checkpoint, jax.linearize
+    linear map    (*residuals, *tangents of inputs) -> tangents of outputs        by jax.linearize
+    backward      (*residuals, *cotangents of outputs) -> cotangents of inputs    by jax.linear_transpose
+
+The residuals are the inputs and the results that the policy makes saveable; backward recomputes the rest.
 """
 
 import math
@@ -23,41 +25,53 @@ from flaim_core._jax import Program, trace
 from flaim_core.ops._dense import dense_p
 from flaim_core.ops._no_inline import no_inline_program
 from flaim_core.ops.conv.primitive import convolution_p, depthwise_p
+from flaim_core.tree import shape_struct
 
-# Says of an operation, its inputs and parameters, whether its results are saved: a policy of `jax.checkpoint`.
+# A policy of `jax.checkpoint`: `(primitive, *avals of its inputs, **its parameters) -> whether its result is saveable`.
 Policy = Callable[..., bool]
 save_nothing: Policy = jax.checkpoint_policies.nothing_saveable
 
-# Sums of so few products take no longer to compute again than to write and read: 1x1 convolutions of up to 64 channels.
-_FEW_PRODUCTS = 64
+# Products of so few terms per output (a 1x1 convolution of 64 channels) are as fast to recompute as to write and read.
+_FEW_TERMS = 64
 
 
 def save_products_and_statistics(primitive: Any, *inputs: Any, **params: Any) -> bool:
-    """Saves results of linear layers and convolutions, and sums over other axes than the last.
+    """The default policy: linear layers, convolutions and batch statistics are saveable.
 
-    Not saved are sums of few products without groups; nothing of attention, neither its products nor its softmax's
-    maximum and sum; no statistic of a layer norm, which is a sum over the last axis. Those of a batch norm are.
+    Saveable are
+    - results of linear layers and convolutions: all that are depthwise or grouped, others if an output is a sum of more
+      than 64 products;
+    - sums over any axes but the last, as in batch norm.
+
+    Recomputed is everything else, such as activations, the matrix products and the softmax of attention, and sums over
+    the last axis, as in layer norm. These are cheaper to recompute than to keep in memory.
     """
     if primitive in (dense_p, convolution_p):
         window = params.get("window")
         grouped = window is not None and window.groups > 1
-        return math.prod(inputs[1].shape[:-1]) > _FEW_PRODUCTS or grouped
+        return math.prod(inputs[1].shape[:-1]) > _FEW_TERMS or grouped
     if primitive is _jax.reduce_sum_p:
         return len(inputs[0].shape) - 1 not in params["axes"]
     return primitive is depthwise_p or primitive is _jax.conv_general_dilated_p
 
 
 def remat(function: Callable, policy: Policy = save_products_and_statistics) -> Callable:
-    """`function` of trees of arrays, whose derivative saves its inputs and what `policy` says, and recomputes the rest.
+    """`function` (pytrees of arrays to a pytree of arrays) with a derivative that recomputes.
 
-    For a CPU that runs the program by itself; under the policy `save_nothing` it recomputes on other platforms too,
-    under another one XLA decides there. Derivatives of every order and `jax.vmap` work as for `function`.
+    The derivative saves the inputs and the results that `policy` makes saveable. Values, derivatives of any order and
+    `jax.vmap` are as for `function`.
+
+    Meant for programs on a single CPU device. On other platforms, `save_nothing` recomputes as well; under any other
+    policy, XLA may keep values instead of recomputing them.
     """
     return lambda *inputs: Remat(function, policy)(*inputs)
 
 
 class Remat:
-    """`remat(function, policy)`, traced once for all inputs of equal shapes: for use within one trace."""
+    """`remat(function, policy)` that traces `function` only once for all calls with equal shapes.
+
+    To be used within one trace: what `function` closes over is an input of the traced program, and may be a tracer.
+    """
 
     def __init__(self, function: Callable, policy: Policy):
         self._function, self._policy = function, policy
@@ -67,7 +81,7 @@ class Remat:
         leaves, structure = jax.tree.flatten(inputs)
         signature = structure, tuple(map(jax.typeof, leaves))
         if signature not in self._known:
-            # Traced beforehand, so that arrays which the function closes over become inputs.
+            # Arrays that the function closes over become constants of the program, then inputs: so they get gradients.
             program, outputs = trace(lambda *leaves: self._function(*jax.tree.unflatten(structure, leaves)), *leaves)
             run = _with_derivative(program.with_constants_as_inputs(), self._policy)
             self._known[signature] = run, program.consts, outputs
@@ -76,10 +90,7 @@ class Remat:
 
 
 def _with_derivative(program: Program, policy: Policy) -> Callable:
-    """A function of flat inputs that runs `program` and is differentiated as the module docstring says.
-
-    A program with effects, sums over a mapped axis among them, is left to JAX.
-    """
+    """`program` with the derivative that the module docstring describes; unchanged if it has effects (`psum`, say)."""
     if program.has_effects:
         return program
     known: dict[tuple, tuple] = {}
@@ -99,28 +110,33 @@ def _with_derivative(program: Program, policy: Policy) -> Callable:
 
 
 def _linearized(program: Program, policy: Policy, nonzero: Sequence[int], inputs: Sequence[Any]) -> tuple:
-    """Outputs and residuals, as a function of the inputs; and the linear map of residuals and `nonzero` tangents."""
-    map_of: list[Callable] = []
+    """The two parts of the derivative for inputs of which those with the indices `nonzero` have nonzero tangents.
+
+    Returns:
+        `values`: `(*inputs) -> outputs, residuals`.
+        `linear`: `(*residuals, *nonzero tangents) -> tangents` of the outputs that are floating-point.
+    """
+    linear_maps: list[Callable] = []
 
     def forward(*inputs: Any) -> tuple[list, list]:
         def of_nonzero(*values: Any) -> tuple[list, list]:
-            mixed = [*inputs]
+            all_inputs = [*inputs]
             for i, value in zip(nonzero, values):
-                mixed[i] = value
-            outputs = program(*mixed)
+                all_inputs[i] = value
+            outputs = program(*all_inputs)
             return [y for y in outputs if _is_inexact(y)], outputs
 
-        # Away from a CPU XLA may judge for itself what to recompute, unless all of it is asked for.
+        # `prevent_cse` matters on other platforms than the CPU: there it forces XLA to recompute.
         saving = jax.checkpoint(of_nonzero, policy=policy, prevent_cse=policy is save_nothing)
-        outputs, residuals, of_tangents = _jax.linearize(saving, *(inputs[i] for i in nonzero))
-        map_of.append(of_tangents)
+        outputs, residuals, linear_map = _jax.linearize(saving, *(inputs[i] for i in nonzero))
+        linear_maps.append(linear_map)
         return outputs, residuals
 
     traced, _ = trace(forward, *inputs)
-    run, count = _compiled_apart(traced), len(program.outputs)
+    run, count = _compiled_separately(traced), len(program.outputs)
     residuals = traced.outputs[count:]
     tangents = [inputs[i] for i in nonzero]
-    linear, _ = trace(map_of[-1], *map(_struct, residuals), *map(_struct, tangents))
+    linear, _ = trace(linear_maps[-1], *map(shape_struct, residuals), *map(shape_struct, tangents))
 
     def values(*inputs: Any) -> tuple[list, list]:
         flat = run(*inputs)
@@ -130,18 +146,18 @@ def _linearized(program: Program, policy: Policy, nonzero: Sequence[int], inputs
 
 
 class _LinearMap:
-    """A program of residuals, as many as `residuals` says, and of tangents, linear in these."""
+    """A program `(*residuals, *tangents) -> tangents` that is linear in the tangents; `residuals` is their number."""
 
     def __init__(self, program: Program, residuals: int):
         self.program, self.residuals = program, residuals
         self._transposes: dict[tuple, Callable] = {}
 
     def __call__(self, *operands: Any) -> list:
-        """The tangents' images, as an operation with a transpose of its own."""
+        """Apply the map, as a primitive whose transpose is compiled on its own."""
         return _linear_call.bind(*operands, linear=self)
 
     def transpose(self, residuals: Sequence[Any], cotangents: Sequence[Any], shapes: Sequence[Any]) -> Sequence[Any]:
-        """The cotangents of tangents of these shapes."""
+        """The cotangents of the inputs, from those of the outputs; `shapes` are the inputs'."""
         nonzero = tuple(i for i, cotangent in enumerate(cotangents) if not isinstance(cotangent, _jax.Zero))
 
         def backward(residuals: tuple, cotangents: tuple) -> tuple:
@@ -161,7 +177,7 @@ class _LinearMap:
 
 def _linear_transpose(cotangents: Sequence[Any], *operands: Any, linear: _LinearMap) -> list:
     residuals, tangents = operands[: linear.residuals], operands[linear.residuals :]
-    shapes = [jax.ShapeDtypeStruct(t.aval.shape, t.aval.dtype) for t in tangents]
+    shapes = [shape_struct(t.aval) for t in tangents]
     return [None] * len(residuals) + [*linear.transpose(residuals, cotangents, shapes)]
 
 
@@ -176,7 +192,7 @@ def _linear_batch(axis: Any, operands: Sequence[Any], dims: Sequence[Any], *, li
     return _LinearMap(program, linear.residuals)(*operands), out_dims
 
 
-_linear_call = _jax.define(
+_linear_call = _jax.define_primitive(
     "linear_call",
     lambda *operands, linear: linear.program(*operands),
     lambda *operands, linear: linear.program.outputs,
@@ -186,12 +202,11 @@ _linear_call = _jax.define(
 )
 
 
-def _struct(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+def _compiled_separately(program: Program) -> Callable[..., list]:
+    """`program`, compiled on its own on a CPU.
 
-
-def _compiled_apart(program: Program) -> Callable[..., list]:
-    """`program`, compiled apart on a CPU; inputs that are residuals too do not go in and come out, as copies."""
+    Outputs that are inputs (an input that is a residual too) are passed on outside of it: XLA would copy them.
+    """
     jaxpr = _without_roundings(program.jaxpr)
     own = [*dict.fromkeys(v for v in jaxpr.outvars if isinstance(v, _jax.Var) and v not in jaxpr.invars)]
     run = no_inline_program(Program(jaxpr.replace(outvars=own), program.consts))
@@ -204,9 +219,9 @@ def _compiled_apart(program: Program) -> Callable[..., list]:
 
 
 def _without_roundings(jaxpr: Any) -> Any:
-    """`jaxpr` without the roundings to their own precision that `jax.checkpoint` gives to what it saves.
+    """`jaxpr` without the `reduce_precision` operations that `jax.checkpoint` applies to the values that it saves.
 
-    XLA on a CPU makes a copy of each.
+    They round to the dtype's own precision, so they change nothing, but XLA for CPUs makes a copy for each.
     """
     same: dict[Any, Any] = {}
     equations = []

@@ -1,4 +1,4 @@
-"""The reading of a kernel that computes: what it is told, what it collects, and how it runs blocks."""
+"""`Run`, the reading that computes: its options, what it collects, and how it runs blocks and stacks of blocks."""
 
 import contextlib
 import functools
@@ -15,26 +15,29 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flaim_core import _jax
 from flaim_core.leaf import Init, LeafError, stable_hash
-from flaim_core.lowering import for_cpu_alone
+from flaim_core.lowering import for_single_cpu
 from flaim_core.remat import Policy, Remat, save_nothing, save_products_and_statistics
 from flaim_core.tree import Path
 
-# What a kernel's path and a function that runs the kernel are given to, where somebody wants to be around it.
-_around: ContextVar[Callable[[Path, Callable[[], Any]], Any] | None] = ContextVar("around", default=None)
+Interceptor = Callable[[Path, Callable[[], Any]], Any]
+_interceptor: ContextVar[Interceptor | None] = ContextVar("interceptor", default=None)
 
 
 @contextlib.contextmanager
-def around_kernels(around: Callable[[Path, Callable[[], Any]], Any]) -> Iterator[None]:
-    """Have each kernel that runs meanwhile run by `around(path, run)`, which returns what `run()` does."""
-    token = _around.set(around)
+def intercept_kernels(interceptor: Interceptor) -> Iterator[None]:
+    """A `with` block in which each kernel is called as `interceptor(path, call)`, which has to return `call()`."""
+    token = _interceptor.set(interceptor)
     try:
         yield
     finally:
-        _around.reset(token)
+        _interceptor.reset(token)
 
 
 class Replacement(NamedTuple):
-    """A function `(scope, x)` in the place of a kernel; one that `has_effects` is run where it stands, uncompiled."""
+    """A function `(scope, x)` that replaces a kernel.
+
+    `has_effects`: it may have side effects on Python objects, so no block that contains it is run as a pure function.
+    """
 
     function: Callable
     has_effects: bool
@@ -42,7 +45,14 @@ class Replacement(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is told. `key` is that of the node at `root`; `in_block` says that a block runs as a pure function."""
+    """The options of a reading; most are those of `apply`.
+
+    Attributes:
+        key: The random key of the node at `root`, or a function that computes it on demand.
+        root: Path of the block that is run as a pure function; () outside of blocks.
+        replaced: Replacements of kernels, by path.
+        in_block: Whether a block is being run as a pure function. Blocks in it are then called directly.
+    """
 
     training: bool = False
     use_running_average: bool | None = None
@@ -59,7 +69,14 @@ class Options:
 
 @dataclass
 class Collected:
-    """What a run collects on the side: new running statistics, intermediates, keys, replacements that were called."""
+    """What a reading collects besides the kernel's value; all by path.
+
+    Attributes:
+        updates: New running statistics.
+        intermediates: Captured intermediates.
+        keys: Random keys that were derived so far.
+        called: Paths of replacements that were called.
+    """
 
     updates: dict[Path, Array] = field(default_factory=dict)
     intermediates: dict[Path, Any] = field(default_factory=dict)
@@ -68,9 +85,10 @@ class Collected:
 
 
 class Reading:
-    """One reading of a kernel. The base class has what all readings do alike.
+    """A reading of a kernel: what happens when the kernel uses its `Scope`. The base class is what all readings share.
 
-    Where it does not compute, only the leaves and the shapes of what a kernel returns count.
+    Attributes:
+        computes: False if only leaves and shapes matter, so that a kernel may skip computing its value.
     """
 
     computes = True
@@ -80,17 +98,17 @@ class Reading:
         self.collected = Collected()
 
     def with_options(self, **changes: Any) -> "Reading":
-        """The same reading, told something else; it goes on collecting in the same place."""
+        """A copy with other options, which shares what is collected."""
         other = object.__new__(type(self))
         vars(other).update(vars(self), options=replace(self.options, **changes))
         return other
 
     def read(self, node: Mapping, path: Path, shape: tuple[int, ...], init: Init, layout: str, dtype: Any) -> Array:
-        """The leaf at `path`, the last name of which is its name in `node`."""
+        """The leaf at `path`; `node` is the dict that has it."""
         raise TypeError(f"{type(self).__name__} reads no leaves")
 
     def kernel(self, fn: Callable, scope: Any, args: tuple, kwargs: dict) -> Any:
-        """Call the kernel `fn`, or what replaces it."""
+        """Call the kernel `fn`, or its replacement."""
         replacement = self.options.replaced.get(scope.path)
         if replacement is None:
             return self.call(fn, scope, args, kwargs)
@@ -109,7 +127,7 @@ class Reading:
     def stack(
         self, block: Callable, scope: Any, x: Any, n: int, each: dict, after: Callable | None, kwargs: dict
     ) -> Any:
-        """Call `n` equal blocks one after the other."""
+        """Call `n` equal blocks one after the other; `each` and `after` as in `Scope.repeat`."""
         for i in range(n):
             x = self.block(block, scope[i], x, (), {**{name: values[i] for name, values in each.items()}, **kwargs})
             if after is not None:
@@ -117,16 +135,16 @@ class Reading:
         return x
 
     def capture(self, path: Path, value: Any) -> None:
-        """Keep an intermediate where it is asked for."""
+        """Collect an intermediate if the pattern `capture` matches its path."""
         if self.captures(path):
             self.collected.intermediates[path] = value
 
     def captures(self, path: Path) -> bool:
-        """Whether the intermediate at `path` is asked for."""
+        """Whether the pattern `capture` matches this path."""
         return self.options.capture is not None and fnmatchcase("/".join(path), self.options.capture)
 
     def key_at(self, path: Path) -> PRNGKeyArray:
-        """The key of a node: its parent's, folded with a hash of its name."""
+        """The random key of a node: its parent's key, folded with a hash of its name."""
         options, keys = self.options, self.collected.keys
         if len(path) == len(options.root):
             assert options.key is not None
@@ -144,14 +162,14 @@ class Run(Reading):
         self._blocks: dict[tuple, Remat] = {}
 
     def call(self, fn, scope, args, kwargs):
-        """Call the kernel `fn`, in the hands of `around_kernels` where there is one."""
-        around = _around.get()
-        if around is None:
+        """Call the kernel `fn`, through the interceptor if there is one."""
+        interceptor = _interceptor.get()
+        if interceptor is None:
             return super().call(fn, scope, args, kwargs)
-        return around(scope.path, functools.partial(super().call, fn, scope, args, kwargs))
+        return interceptor(scope.path, functools.partial(super().call, fn, scope, args, kwargs))
 
     def read(self, node, path, shape, init, layout, dtype):
-        """The leaf, cast to `dtype`; a LeafError names the path of one that is missing or misshapen."""
+        """The leaf, cast to `dtype`. Raises LeafError if it is missing or misshapen."""
         value = node.get(path[-1])
         if value is None or isinstance(value, Mapping):
             raise LeafError(f"{'/'.join(path)}: missing, expected shape {shape}")
@@ -160,12 +178,12 @@ class Run(Reading):
         return jnp.asarray(value, dtype)
 
     def block(self, block, scope, x, args, kwargs):
-        """Call a block; compiled for a CPU by itself, as `flaim_core.remat` has it."""
+        """Call a block: with `flaim_core.remat` under jit on a single CPU, with `jax.checkpoint` if `remat` is set."""
         options = self.options
         if options.in_block or self._with_effects(scope.path):
             return block(scope, x, *args, **kwargs)
         inputs = jax.tree.leaves(x)
-        if any(map(_jax.is_compiled, inputs)) and for_cpu_alone(*inputs):
+        if any(map(_jax.is_under_jit, inputs)) and for_single_cpu(*inputs):
             pure: Callable = self._shared(block, scope, args, kwargs)
         elif options.remat:
             pure = jax.checkpoint(self._keyed(block, scope, args, kwargs), policy=save_nothing)
@@ -180,7 +198,7 @@ class Run(Reading):
         return value
 
     def stack(self, block, scope, x, n, each, after, kwargs):
-        """Call equal blocks, where `scan` asks as one that is compiled once."""
+        """Call equal blocks, as one `jax.lax.scan` if `scan` is set."""
         options = self.options
         after = None if options.capture is None else after
         if not options.scan or n == 1:
@@ -195,7 +213,7 @@ class Run(Reading):
             except ValueError as error:
                 raise LeafError(f"{'/'.join(scope.path)}: the blocks to scan over differ: {error}") from error
 
-        # What is the same for every block stays a number: a rate of zero draws no mask.
+        # An option that is equal in all blocks stays a Python number, so that a rate of 0 draws no mask.
         kwargs = {**kwargs, **{name: values[0] for name, values in each.items() if len(set(values)) == 1}}
         inputs = (
             stacked([node.variables for node in nodes]),
@@ -206,7 +224,7 @@ class Run(Reading):
         def body(x, inputs):
             (params, stats), key, others = inputs
             pure: Callable = functools.partial(self._pure, block, nodes[0], args=(), kwargs={**others, **kwargs})
-            if (options.remat or options.training) and for_cpu_alone(*jax.tree.leaves(x)):
+            if (options.remat or options.training) and for_single_cpu(*jax.tree.leaves(x)):
                 pure = Remat(pure, self._policy)
             elif options.remat:
                 pure = jax.checkpoint(pure, policy=save_nothing)
@@ -225,27 +243,31 @@ class Run(Reading):
 
     @property
     def _policy(self) -> Policy:
-        """What blocks save for their derivative."""
+        """Which results blocks save for the backward pass."""
         return save_nothing if self.options.remat else save_products_and_statistics
 
     def _with_effects(self, path: Path) -> Sequence[Path]:
-        """Paths at or below this one that are replaced by something with effects."""
+        """Paths at or below this one of replacements with side effects."""
         replaced = self.options.replaced.items()
         return [at for at, replacement in replaced if replacement.has_effects and at[: len(path)] == path]
 
     def _shared(self, block: Callable, scope: Any, args: tuple, kwargs: Mapping) -> Remat:
-        """`block` as a pure function with a derivative of its own, which equal blocks share."""
+        """`block` as a pure function under remat. Equal blocks get the same function, which is traced once for all."""
         shared = Remat(self._keyed(block, scope, args, kwargs), self._policy)
-        if self.options.capture is not None or self.options.replaced:  # these depend on the path
+        if self.options.capture is not None or self.options.replaced:  # then the result depends on the path
             return shared
         options, structure = jax.tree.flatten((args, kwargs))
         try:
             return self._blocks.setdefault((block, structure, tuple(options)), shared)
-        except TypeError:  # an option that cannot be hashed
+        except TypeError:  # an unhashable option
             return shared
 
     def _keyed(self, block: Callable, scope: Any, args: tuple, kwargs: Mapping) -> Callable:
-        """`block` as a pure function whose key is the root's, folded with the hashes of the names that lead to it."""
+        """`block` as a pure function `(params, stats, key, names, x)`, for `_pure`.
+
+        `key` is the root's, and `names` are the hashes of the names on the path from there. The block's own key is
+        folded from both when it is first used, so that equal blocks at different paths are one traced function.
+        """
 
         def pure(params, stats, key, names, x):
             own_key = None if key is None else functools.cache(lambda: functools.reduce(jax.random.fold_in, names, key))
@@ -254,7 +276,11 @@ class Run(Reading):
         return pure
 
     def _pure(self, block, scope, params, stats, key, x, *, args, kwargs):
-        """`block` as a pure function of its inputs: value, new statistics and intermediates, by their paths in it."""
+        """Run `block` as a pure function of its variables, random key and `x`.
+
+        Returns:
+            The value, new running statistics and intermediates; these two by path relative to the block.
+        """
         inner = Run(replace(self.options, key=key, root=scope.path, in_block=True))
         value = block(scope.under(inner, params, stats), x, *args, **kwargs)
         self.collected.called |= inner.collected.called

@@ -1,13 +1,15 @@
-"""Nested dicts and their paths."""
+"""Nested dicts and their paths; shapes of arrays."""
 
 from collections.abc import Mapping
 from typing import Any
+
+import jax
 
 Path = tuple[str, ...]
 
 
 def nest(flat: Mapping[Path, Any]) -> dict:
-    """A nested dict from leaves by path."""
+    """A nested dict from a flat one whose keys are paths as tuples: `{("params", "fc", "bias"): x}`."""
     tree: dict = {}
     for (*parents, name), value in flat.items():
         node = tree
@@ -18,7 +20,7 @@ def nest(flat: Mapping[Path, Any]) -> dict:
 
 
 def flatten(tree: Mapping, prefix: Path = ()) -> dict[str, Any]:
-    """A nested dict as a flat one whose keys are paths, `"params/conv1/kernel"`."""
+    """A flat dict whose keys are paths: `{"params": {"fc": {"bias": x}}}` as `{"params/fc/bias": x}`."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = (*prefix, str(name))
@@ -35,3 +37,8 @@ def merge(tree: Mapping, updates: Mapping[Path, Any]) -> dict:
     """`tree` with the leaves at the paths of `updates` replaced."""
     flat = flatten(tree) | {"/".join(path): value for path, value in updates.items()}
     return unflatten(flat)
+
+
+def shape_struct(x: Any) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of an array or a `Leaf`."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)

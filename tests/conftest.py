@@ -1,6 +1,8 @@
-"""Run-time checks of every jaxtyping annotation, before anything of flaim is imported; JAX at its strictest.
+"""How strict the tests are, all of them: this is the only place where it is set.
 
-Neither ranks nor dtypes are promoted anywhere. `tests.numerics.lenient` is for oracles on JAX, which rely on it.
+- Every jaxtyping annotation of flaim is checked at run time. The import hook has to be there before flaim is imported.
+- JAX promotes neither ranks nor dtypes. A test of code that is not ours, and relies on that, asks for `lenient`.
+- Warnings are errors: `filterwarnings` in pyproject.toml, where pytest looks for it.
 """
 
 import os
@@ -9,15 +11,22 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-import tests.typechecker  # noqa: F401 -- the hook names it and expects it to be there
+import tests.typechecker  # noqa: F401 -- the hook refers to it by name
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 os.environ["KERAS_BACKEND"] = "jax"
-# Numbers do not need optimised machine code, which takes longer to compile than it saves here.
+# Optimised machine code takes longer to compile than it saves here.
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 install_import_hook(["flaim", "flaim_core"], "tests.typechecker.check")
+
+
+@pytest.fixture
+def lenient():
+    """JAX's default promotion of ranks and dtypes, for oracles, users' scripts and layers of other libraries."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture

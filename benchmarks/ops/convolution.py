@@ -72,7 +72,7 @@ def forward(case: Case) -> dict[str, float]:
         "flaim": functools.partial(ops.conv, **options),
     }
     if case.groups == 1 and case.kernel > 1:
-        ways["patches"] = functools.partial(patches.forward_apart, window=window)
+        ways["patches"] = functools.partial(patches.forward_padded_first, window=window)
         if window.is_plain and case.kernel == 3 and case.channels >= 32:
             ways["Winograd"] = functools.partial(winograd.forward, window=window)
     elif case.groups == case.channels:

@@ -14,8 +14,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 import flaim_core as core
 from flaim.model import Model
-from flaim_core.lowering import is_intercepted
-from flaim_core.run import around_kernels
+from flaim_core.lowering import lax_is_patched
+from flaim_core.run import intercept_kernels
 
 # Words of kernels' names that class names do not merely capitalise.
 _WORDS = {"bam": "BAM", "cbam": "CBAM", "glu": "GLU", "mbconv": "MBConv", "mlp": "MLP", "rms": "RMS"}
@@ -40,7 +40,7 @@ def inside_nodes(inside: Callable[[tuple[str, ...], Callable], Any]) -> contextl
 
     Quantisation libraries look up which of the current module's parameters a product is with.
     """
-    return around_kernels(inside) if is_intercepted() else contextlib.nullcontext()
+    return intercept_kernels(inside) if lax_is_patched() else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -110,21 +110,21 @@ def with_classes_of(target: Model | Layer, variables: Mapping) -> Model:
 def fitted(target: Model | Layer, x: Any, arrays: Mapping) -> Any:
     """`target`, made for inputs of the shapes of `x` and `arrays`."""
     if isinstance(target, Layer):
-        return replace(target, x=_struct(x), arrays=tuple((name, _struct(a)) for name, a in arrays.items()))
+        return replace(
+            target, x=core.shape_struct(x), arrays=tuple((name, core.shape_struct(a)) for name, a in arrays.items())
+        )
     return target.replace(input_size=tuple(x.shape[1:3]), in_channels=x.shape[-1])
 
 
 def zero_output(target: Model | Layer, x: Any, **inputs: Any) -> Any:
     """Zeros in the place of what `target`, fitted to `x`, would put out; nothing is computed."""
-    leaves = jax.tree.map(_struct, target.spec(), is_leaf=lambda leaf: isinstance(leaf, core.Leaf))
+    leaves = jax.tree.map(core.shape_struct, target.spec())
     traced = {name: value for name, value in inputs.items() if hasattr(value, "shape")}
     fixed = {name: value for name, value in inputs.items() if name not in traced}
-    shapes = jax.eval_shape(lambda v, x, a: target.apply(v, x, **a, **fixed).value, leaves, _struct(x), traced)
+    shapes = jax.eval_shape(
+        lambda v, x, a: target.apply(v, x, **a, **fixed).value, leaves, core.shape_struct(x), traced
+    )
     return jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), shapes)
-
-
-def _struct(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def parameters(kernel: Callable) -> dict[str, inspect.Parameter]:

@@ -69,7 +69,7 @@ def halve(scope: Scope, x: Float[Array, "b h w c"], features: int) -> Float[Arra
     x = relu(x)
     shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
     halves = [
-        conv(scope[path]["conv"], ops.every(y, (2, 2)), features // 2, kernel_size=1, bias=False)
+        conv(scope[path]["conv"], ops.subsample(y, (2, 2)), features // 2, kernel_size=1, bias=False)
         for path, y in (("path_1", x), ("path_2", shifted))
     ]
     return norm(scope["final_path_bn"], jnp.concatenate(halves, -1))

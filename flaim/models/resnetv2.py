@@ -134,7 +134,7 @@ def residual(
         projection = dict(stride=stride, convolution=convolution, average=average_shortcut)
         x = shortcut(scope["downsample"], normed, features, **projection, **options)
     elif stride > 1:
-        x = ops.every(x, (stride, stride))
+        x = ops.subsample(x, (stride, stride))
     return x + drop_path(scope["drop_path"], y, drop_path_rate)
 
 

@@ -280,7 +280,7 @@ def vit(
     prefix += [scope.param("dist_token", (1, 1, dim), normal)] if distilled else []
     prefix += [scope.param("reg_token", (1, num_registers, dim), near_zero)] if num_registers else []
     num_prefix = sum(token.shape[1] for token in prefix)
-    prefix = [ops.for_each(token, x) for token in prefix]
+    prefix = [ops.repeat_over_batch(token, x) for token in prefix]
     if embed_prefix:
         x = position_embedding(scope, jnp.concatenate([*prefix, x], axis=1))
     else:

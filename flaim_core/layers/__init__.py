@@ -1,4 +1,4 @@
-"""Kernels that declare leaves and call `flaim_core.ops`."""
+"""Layers: kernels that declare leaves and call `flaim_core.ops`."""
 
 from flaim_core.layers._attention import attend, attention
 from flaim_core.layers._attention_pool import attention_pool

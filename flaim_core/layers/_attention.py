@@ -3,6 +3,7 @@ from collections.abc import Callable
 from jaxtyping import Array, Float
 
 from flaim_core import ops
+from flaim_core.checks import check_heads
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._linear import linear
 from flaim_core.scope import Scope, kernel
@@ -15,7 +16,7 @@ def attend(
     value: Float[Array, "*b k h v"],
     bias: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*b q h v"]:
-    """`ops.dot_product_attention`, whose softmax `(*b, heads, q, k)` is captured as `weights` where a pattern asks."""
+    """`ops.dot_product_attention`. Captured on request (`scope.captures`): `weights` (*b, h, q, k), the softmax."""
     if scope.captures("weights"):
         scope.capture("weights", ops.attention_weights(query, key, bias))
     return ops.dot_product_attention(query, key, value, bias)
@@ -34,16 +35,15 @@ def attention(
     bias: Float[Array, "..."] | None = None,
     drop_rate: float = 0.0,
 ) -> Float[Array, "*b n c"]:
-    """Multi-head self-attention over the tokens of the last-but-one axis.
+    """Multi-head self-attention among `n` tokens.
 
-    Paths: `qkv`, `proj`; `q_norm`, `k_norm` where `qk_norm` (a kernel, applied to each head) is given; `norm` where
-    `norm` (a kernel, applied before `proj`) is. `bias` is added to the logits and broadcasts to `(*b, heads, n, n)`.
-    Captured where a pattern names them: `weights` (*b, heads, n, n), the softmax.
+    Paths: `qkv`, `proj`; `q_norm` and `k_norm` if `qk_norm` is given, a kernel that is applied to each head; `norm` if
+    `norm` is given, a kernel that is applied before `proj`. `bias` is added to the logits and broadcasts to
+    (*b, heads, n, n). Captured on request: `weights` (*b, heads, n, n), the softmax.
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.2.
     """
     *batch, tokens, dim = x.shape
-    if dim % num_heads:
-        raise ValueError(f"{'/'.join(scope.path)}: width {dim} does not divide into {num_heads} heads")
+    check_heads(scope, dim, num_heads)
     qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias).reshape(*batch, tokens, 3, num_heads, dim // num_heads)
     query, key, value = (qkv[..., i, :, :] for i in range(3))
     if qk_norm is not None:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
+from flaim_core.checks import check_heads
 from flaim_core.layers._attention import attend
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mlp import gelu, mlp
@@ -20,17 +21,16 @@ def attention_pool(
     norm: Callable = layer_norm,
     act: Callable = gelu,
 ) -> Float[Array, "b c"]:
-    """Pool tokens by the attention of one learned query, then a residual MLP of width `hidden`.
+    """Pool tokens by attention with one learned query, followed by a residual MLP of width `hidden`.
 
-    Leaf: `latent`, the query before its projection; paths `q`, `kv`, `proj`, `norm`, `mlp`. Called MAP (multi-head
-    attention pooling) in Zhai et al., "Scaling Vision Transformers" (2022), section 2.2.
+    Leaf: `latent`, the query before its projection. Paths: `q`, `kv`, `proj`, `norm`, `mlp`. This is multi-head
+    attention pooling (MAP) of Zhai et al., "Scaling Vision Transformers" (2022), section 2.2.
     """
     batch, tokens, dim = x.shape
-    if dim % num_heads:
-        raise ValueError(f"{'/'.join(scope.path)}: width {dim} does not divide into {num_heads} heads")
+    check_heads(scope, dim, num_heads)
     latent = scope.param("latent", (1, 1, dim), initializers.truncated_normal(dim**-0.5))
     query = linear(scope["q"], latent, dim).reshape(1, 1, num_heads, dim // num_heads)
-    query = ops.for_each(query, x)
+    query = ops.repeat_over_batch(query, x)
     keys_values = linear(scope["kv"], x, 2 * dim).reshape(batch, tokens, 2, num_heads, dim // num_heads)
     y = attend(scope, query, keys_values[:, :, 0], keys_values[:, :, 1]).reshape(batch, dim)
     y = linear(scope["proj"], y, dim)

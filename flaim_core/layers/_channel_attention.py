@@ -21,7 +21,7 @@ def squeeze_excite(
     gate: Callable = jax.nn.sigmoid,
     names: tuple[str, str] = ("fc1", "fc2"),
 ) -> Float[Array, "b h w c"]:
-    """Gate each channel by a two-layer function of all channels' means.
+    """Multiply each channel by a gate: a two-layer network of all channels' spatial means.
 
     `names` are the paths of the two 1x1 convolutions. Hu et al., "Squeeze-and-Excitation Networks" (2018).
     """
@@ -34,14 +34,14 @@ def squeeze_excite(
 def efficient_channel_attention(
     scope: Scope, x: Float[Array, "b h w c"], *, kernel_size: int | None = None
 ) -> Float[Array, "b h w c"]:
-    """Gate each channel by a one-dimensional convolution over neighbouring channels' means.
+    """Multiply each channel by a gate: a one-dimensional convolution over the channels' spatial means.
 
-    Leaf: `conv/kernel` (taps, 1, 1). `kernel_size` is by default the odd number nearest below
-    `|log2(channels) + 1| / 2`, or above where that is even. Wang et al., "ECA-Net" (2020).
+    Leaf: `conv/kernel` (kernel_size, 1, 1). `kernel_size` is by default `int(abs(log2(channels) + 1) / 2)`, plus 1 if
+    that is even, and at least 3. Wang et al., "ECA-Net" (2020).
     """
     if kernel_size is None:
-        taps = int(abs(math.log2(x.shape[-1]) + 1) / 2)
-        kernel_size = max(taps if taps % 2 else taps + 1, 3)
+        size = int(abs(math.log2(x.shape[-1]) + 1) / 2)
+        kernel_size = max(size if size % 2 else size + 1, 3)
     weight = scope["conv"].param("kernel", (kernel_size, 1, 1), initializers.lecun_normal, layout="wio")
     means = ops.global_avg_pool(x)
     padded = jnp.pad(means, ((0, 0), (kernel_size // 2, kernel_size // 2)))

@@ -24,10 +24,10 @@ def conditional_conv(
     bias: bool = False,
     kernel_init: Init = initializers.he_normal_fan_out,
 ) -> Float[Array, "b h2 w2 f"]:
-    """Convolution whose kernel is a mixture of experts' kernels, weighed for each sample by `routing`.
+    """Convolution with a kernel for each sample: a sum of the experts' kernels with the weights `routing`.
 
-    Leaves: `kernel` (experts, out * in / groups * height * width), each expert's kernel flattened in that order, as
-    published checkpoints hold it; `bias` (experts, out). Yang et al., "CondConv: Conditionally Parameterized
+    Leaves: `kernel` (experts, out * in / groups * height * width), each expert's kernel flattened in this order, as in
+    published checkpoints; `bias` (experts, out). Yang et al., "CondConv: Conditionally Parameterized
     Convolutions for Efficient Inference" (2019).
     """
     (height, width), stride = pair(kernel_size), pair(stride)
@@ -43,7 +43,7 @@ def conditional_conv(
 
 @dataclass(frozen=True)
 class _EachExpert:
-    """`kernel_init` for each of the experts' kernels, of torch's `shape`, flattened."""
+    """`kernel_init` for each expert's kernel, flattened; `shape` is (out, in / groups, height, width)."""
 
     kernel_init: Init
     shape: tuple[int, int, int, int]

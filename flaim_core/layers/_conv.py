@@ -8,7 +8,7 @@ from flaim_core.scope import Scope, kernel
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """A number as (number, number)."""
+    """`value` as a pair: a single number is repeated."""
     if isinstance(value, int):
         return value, value
     first, second = value
@@ -16,7 +16,7 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def resolve_padding(padding, size, kernel_size, stride, dilation=(1, 1)) -> ops.Pads:
-    """((top, bottom), (left, right)) for a padding given as `conv` takes it."""
+    """((top, bottom), (left, right)) from any form of padding that `conv` takes."""
     if padding == "same":
         return ops.same_padding(size, kernel_size, stride, dilation)
     if padding is None:
@@ -44,8 +44,8 @@ def conv(
     """Two-dimensional convolution. Leaves: `kernel` (height, width, in / groups, out), `bias`.
 
     `padding` in pixels: a number, (vertical, horizontal), ((top, bottom), (left, right)), TensorFlow's `"same"`, or
-    None for what keeps an odd kernel centred: `(stride - 1 + dilation * (kernel_size - 1)) // 2` on each side.
-    Raises ValueError where `groups` does not divide both widths, or the kernel does not fit the map.
+    None for `(stride - 1 + dilation * (kernel_size - 1)) // 2` on each side, which keeps an odd kernel centred.
+    Raises ValueError if `groups` does not divide both widths, or the kernel is larger than the padded map.
     """
     where = "/".join(scope.path)
     if groups < 1 or features < 1 or x.shape[-1] % groups or features % groups:

@@ -21,12 +21,12 @@ def differential_heads(
     qk_norm: Callable | None = None,
     captured: Scope | None = None,
 ) -> Float[Array, "b n c"]:
-    """The difference of two attention maps times the values, head by head, normalised and scaled by `1 - lambda_init`.
+    """For each head, the difference of two attention maps times the values, normalised and scaled by `1 - lambda_init`.
 
-    Leaves: `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2`, which weigh the second map; paths `sub_norm`, and
-    `q_norm`, `k_norm` where `qk_norm` is given. A plain function, so that these belong to the caller's scope.
-    Captured in `captured` (`scope` unless given), where a pattern names them: `weights` (b, 2 * heads, n, n), each
-    head's two maps one after the other.
+    Leaves: `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2`, of which the second map's weight is computed. Paths:
+    `sub_norm`; `q_norm` and `k_norm` if `qk_norm` is given. This is a plain function, not a kernel: the leaves belong
+    to the caller's scope. Captured on request, in the scope `captured` (`scope` unless given): `weights`
+    (b, 2 * heads, n, n), the two maps of each head one after the other.
     """
     batch, tokens, dim = value.shape
     if dim % (2 * num_heads):
@@ -65,9 +65,9 @@ def differential_attention(
     norm: Callable | None = None,
     drop_rate: float = 0.0,
 ) -> Float[Array, "b n c"]:
-    """Self-attention by the difference of two attention maps, in which what both attend to cancels.
+    """Self-attention with the difference of two attention maps, which cancels attention noise that both have.
 
-    Paths: `qkv`, `proj`; `norm` where `norm` (a kernel, applied before `proj`) is given; those of
+    Paths: `qkv`, `proj`; `norm` if `norm` is given, a kernel that is applied before `proj`; those of
     `differential_heads`. Ye et al., "Differential Transformer" (2024), section 2.1, where
     `lambda_init = 0.8 - 0.6 * exp(-0.3 * i)` in block `i`, counted from 0.
     """

@@ -9,11 +9,11 @@ from flaim_core.scope import Scope, kernel
 
 
 def _keep(scope: Scope, x: Array, rate, mask_shape: tuple[Any, ...]) -> Array:
-    """`x` where a mask of keep probability `1 - rate` is set, scaled to keep its expectation; zero elsewhere."""
+    """`x / (1 - rate)` where a random mask with probability `1 - rate` is set, 0 elsewhere; `x` outside of training."""
     if not scope.training or (isinstance(rate, int | float) and rate == 0):
         return x
     keep = 1 - jnp.asarray(rate, accumulation_dtype(x))
-    # The mask in float32, so that it is the same one in every precision.
+    # The mask is drawn in float32, so that it is the same for every compute dtype.
     mask = jax.random.bernoulli(scope.rng("mask"), keep.astype(jnp.float32), mask_shape)
     return jnp.where(mask, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
 
@@ -34,5 +34,5 @@ def drop_path(scope: Scope, x: Float[Array, "b ..."], rate: float | Float[Array,
 
 
 def drop_path_schedule(rate: float, depth: int) -> list[float]:
-    """Rates of stochastic depth for `depth` blocks: from 0 at the first, in equal steps, to `rate` at the last."""
+    """The rates of `drop_path` for `depth` blocks: linear from 0 for the first block to `rate` for the last."""
     return [rate * i / max(depth - 1, 1) for i in range(depth)]

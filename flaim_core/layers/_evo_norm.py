@@ -11,10 +11,11 @@ from flaim_core.scope import Scope, kernel
 def evo_norm(
     scope: Scope, x: Float[Array, "b h w c"], *, group_size: int = 8, nonlinear: bool = True, eps: float = 1e-5
 ) -> Float[Array, "b h w c"]:
-    """EvoNorm-S0, norm and activation in one: swish with a learned slope, over each group's standard deviation.
+    """EvoNorm-S0, norm and activation in one: `x * sigmoid(v * x)`, divided by the standard deviation of its group.
 
-    Leaves: `scale`, `bias`; `v`, the slope. Where `nonlinear` is False (no activation would follow) only scale and bias
-    apply. Liu et al., "Evolving Normalization-Activation Layers" (2020), table 4.
+    A group is `group_size` channels at all positions. Leaves: `scale`, `bias`, `v`. With `nonlinear=False`, where no
+    activation would follow, only scale and bias are applied.
+    Liu et al., "Evolving Normalization-Activation Layers" (2020), table 4.
     """
     c = x.shape[-1]
     wide = at_least_float32(x)

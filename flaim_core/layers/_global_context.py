@@ -20,10 +20,10 @@ def global_context(
     act: Callable = relu,
     gate: Callable = jax.nn.sigmoid,
 ) -> Float[Array, "b h w c"]:
-    """Gate each channel by a two-layer function of one attention-weighted mean over all positions.
+    """Multiply each channel by a gate: a two-layer network of an attention-weighted mean over all positions.
 
     Paths: `conv_attn`, the attention's logits; `mlp_scale/fc1`, `mlp_scale/norm`, `mlp_scale/fc2`. Cao et al., "GCNet:
-    Non-local Networks Meet Squeeze-Excitation Networks and Beyond" (2019), which adds where this, as timm, multiplies.
+    Non-local Networks Meet Squeeze-Excitation Networks and Beyond" (2019), which adds; this multiplies, as timm does.
     """
     logits = at_least_float32(conv(scope["conv_attn"], x, 1, kernel_size=1))
     attention = jax.nn.softmax(logits, axis=(1, 2)).astype(x.dtype)

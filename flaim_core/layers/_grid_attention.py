@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
-from flaim_core.checks import require_fixed
+from flaim_core.checks import check_heads, require_fixed
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mlp import relu
@@ -18,13 +18,13 @@ _TABLE = "relative_position_bias_table"
 def relative_position_table(
     scope: Scope, query: Float[Array, "*b t h d"], *, size: tuple[int, int]
 ) -> Float[Array, "h t t"]:
-    """Attention bias by a learned number for each head and each offset of the query from the key.
+    """Attention bias: a learned number for each head and each offset of the query from the key.
 
     Leaf: `relative_position_bias_table` ((2 * height - 1) * (2 * width - 1) offsets, heads), for `size` (height,
-    width). `query` says how many heads there are. Liu et al., "Swin Transformer" (2021), section 3.2.
+    width). `query` gives the number of heads. Liu et al., "Swin Transformer" (2021), section 3.2.
     """
     offsets = (2 * size[0] - 1) * (2 * size[1] - 1)
-    # In the precision of the softmax that it goes into.
+    # In the dtype of the softmax.
     dtype, init = ops.accumulation_dtype(query), initializers.truncated_normal(0.02)
     table = scope.param(_TABLE, (offsets, query.shape[-2]), init, dtype=dtype)
     return ops.gather_bias(table, ops.relative_position_index(size))
@@ -34,7 +34,7 @@ def relative_position_table(
 def relative_position_map(
     scope: Scope, query: Float[Array, "*b t h d"], *, size: tuple[int, int]
 ) -> Float[Array, "h t t"]:
-    """Attention bias by a learned number for each head and each offset of the key from the query.
+    """Attention bias: a learned number for each head and each offset of the key from the query.
 
     Leaf: `relative_position_bias_table` (heads, 2 * height - 1, 2 * width - 1), for `size` (height, width): the table
     of MaxViT's TensorFlow implementation, whose offsets have the opposite sign of `relative_position_table`'s.
@@ -50,11 +50,11 @@ def relative_position_map(
 def relative_position_mlp(
     scope: Scope, query: Float[Array, "*b t h d"], *, size: tuple[int, int], hidden: int = 512
 ) -> Float[Array, "h t t"]:
-    """Attention bias by a small network of the query's offset from the key, on a logarithmic scale.
+    """Attention bias: an MLP of the query's offset from the key, on a logarithmic scale.
 
-    Paths: `mlp/fc1` to `hidden`, `mlp/fc2` to as many numbers as `query` has heads. No leaf depends on `size`. Hidden
-    activations drop out at a rate of 0.125 in training, as in timm. After Liu et al., "Swin Transformer V2" (2022),
-    section 3.3, whose offsets are normalised and whose bias is bounded.
+    Paths: `mlp/fc1` (2 to `hidden`), `mlp/fc2` (`hidden` to heads). No leaf depends on `size`. Dropout of the hidden
+    activations has a rate of 0.125, as in timm. After Liu et al., "Swin Transformer V2" (2022), section 3.3, which
+    also normalises the offsets and bounds the bias.
     """
     rows, columns = (np.arange(1 - n, n, dtype=np.float64) for n in size)
     offsets = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
@@ -64,12 +64,11 @@ def relative_position_mlp(
 
 
 def _attend(scope, x, features, num_heads, size, dim, position_bias, heads_first, dense):
-    """Self-attention among the `t` tokens of each part in `x` (b, n, t, c)."""
+    """Self-attention among the `t` tokens in each of `n` blocks or grids of `x` (b, n, t, c)."""
     features, dim = features or x.shape[-1], dim or x.shape[-1]
-    if dim % num_heads:
-        raise ValueError(f"{'/'.join(scope.path)}: width {dim} does not divide into {num_heads} heads")
+    check_heads(scope, dim, num_heads)
     qkv, width = dense(scope["qkv"], x, 3 * dim), dim // num_heads
-    # One axis for all parts: of an array with six axes XLA sums the bias's gradient ten times slower.
+    # Merge b and n: with one more axis, XLA for CPUs sums the bias' gradient ten times slower.
     qkv = ops.merge_axes(qkv, 0)
     if heads_first:
         query, key, value = jnp.split(qkv.reshape(*qkv.shape[:2], num_heads, 3 * width), 3, axis=-1)
@@ -97,18 +96,18 @@ def block_attention(
     heads_first: bool = False,
     dense: Callable = linear,
 ) -> Float[Array, "b h w f"]:
-    """Multi-head self-attention within each block of `size` neighbouring tokens, with a bias for relative positions.
+    """Multi-head self-attention within each block of `size` adjacent tokens, with a relative position bias.
 
-    Paths: `qkv`, `rel_pos`, `proj`. Captured where a pattern names them: `weights` (b, blocks, heads, t, t), the
-    softmax. Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
+    Paths: `qkv`, `rel_pos`, `proj`. Captured on request: `weights` (b, blocks, heads, t, t), the softmax.
+    Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
 
     Args:
-        features: Output width; the input's unless given.
-        size: Height and width of a block in tokens, which must divide the map's.
-        dim: Width of the queries, and of the keys and values, of all heads together; the input's unless given.
+        features: Output width, by default the input's.
+        size: Height and width of a block in tokens; they must divide those of the map.
+        dim: Width of the queries, and of the keys and the values, for all heads together; by default the input's.
         position_bias: A kernel, `relative_position_table`, `relative_position_map` or `relative_position_mlp`.
-        heads_first: In the output of `qkv`, a head's query, key and value stand together.
-        dense: The layers `qkv` and `proj`: `linear`, or a 1x1 `conv`.
+        heads_first: The channels of `qkv` are (head, query/key/value, width), not (query/key/value, head, width).
+        dense: The kernel of `qkv` and `proj`: `linear`, or a 1x1 `conv`.
     """
     size = (size, size) if isinstance(size, int) else size
     require_fixed(scope, "rel_pos", (*size, x.shape[1], x.shape[2]))
@@ -130,9 +129,9 @@ def grid_attention(
     heads_first: bool = False,
     dense: Callable = linear,
 ) -> Float[Array, "b h w f"]:
-    """Multi-head self-attention within each grid of `size` tokens that lie evenly over the whole map.
+    """Multi-head self-attention within each grid of `size` tokens, which are evenly spaced over the whole map.
 
-    Takes what `block_attention` takes and has its paths; `size` is a grid's height and width in tokens.
+    Options and paths are those of `block_attention`; `size` is a grid's height and width in tokens.
     Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
     """
     size = (size, size) if isinstance(size, int) else size

@@ -1,4 +1,4 @@
-"""The mobile convolution blocks: depthwise-separable, inverted bottleneck (MBConv), fused inverted bottleneck."""
+"""Mobile convolution blocks: depthwise separable, inverted bottleneck (MBConv), fused inverted bottleneck."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +17,9 @@ _squeeze_excite = partial(squeeze_excite, names=("conv_reduce", "conv_expand"))
 
 
 def round_features(features: float, multiple: int = 8, *, at_least: float = 0.9) -> int:
-    """`features` rounded to the nearest multiple of `multiple`, one more where that is under `at_least` of it.
+    """`features` rounded to the nearest multiple of `multiple`; rounded up if that is less than `at_least * features`.
 
-    How every network that is scaled in width rounds. Sandler et al., "MobileNetV2" (2018), the authors' code.
+    The rounding of all networks that are scaled in width. Sandler et al., "MobileNetV2" (2018), the authors' code.
     """
     rounded = max(multiple, int(features + multiple / 2) // multiple * multiple)
     return rounded if rounded >= at_least * features else rounded + multiple
@@ -48,23 +48,26 @@ def mbconv(
     anti_alias: Callable | None = None,
     drop_path_rate: float = 0.0,
 ) -> Float[Array, "b h2 w2 f"]:
-    """MBConv, the inverted residual bottleneck: expand each pixel, mix space channel by channel, gate, project.
+    """MBConv, the inverted residual bottleneck: expansion, depthwise convolution, channel attention, projection.
 
     1x1 convolution (`conv_pw`, `bn1`) to `expand_ratio` times the input's width, rounded to a multiple of 8; depthwise
     convolution (`conv_dw`, `bn2`); channel attention (`se`); 1x1 convolution without activation (`conv_pwl`, `bn3`);
-    plus the input where the shape stays. Sandler et al., "MobileNetV2" (2018); with squeeze-and-excitation Tan et al.,
-    "MnasNet" (2019) and Tan and Le, "EfficientNet" (2019).
+    plus the input if it has the output's shape. Sandler et al., "MobileNetV2" (2018); with squeeze-and-excitation, Tan
+    et al., "MnasNet" (2019), and Tan and Le, "EfficientNet" (2019).
 
     Args:
-        group_size: Channels that the middle convolution mixes: 1 for a depthwise one.
-        se_ratio: Hidden width of the channel attention as a part of the block's input; 0 leaves it out.
-        residual: Add the input where stride is 1 and the width stays.
+        group_size: Channels in a group of the middle convolution: 1 for a depthwise one.
+        se_ratio: Hidden width of the channel attention, as a fraction of the block's input width; 0 for none.
+        residual: Add the input if the stride is 1 and the output is as wide as the input.
         padding: Of the middle convolution, as `conv` takes it.
-        norm: A kernel `(scope, x)`; `act`, a function, follows all but the last.
-        norm_act: A kernel `(scope, x)` that is both in one, in the place of `norm` then `act`.
+        norm: A kernel `(scope, x)`.
+        act: A function, applied after all norms but the last.
+        norm_act: A kernel `(scope, x)` that replaces `norm` followed by `act`.
         channel_attention: A kernel `(scope, x, *, hidden, act)`.
-        convolution: A kernel with `conv`'s arguments, in its place; it says what kernel sizes mean.
-        anti_alias: A function that halves a map after a dense convolution, in the place of a strided one.
+        convolution: A kernel with `conv`'s arguments, for all convolutions of the block. Kernel sizes may have any form
+            that it takes.
+        anti_alias: A function that halves a map. If the stride is not 1, the convolution then has stride 1, and this
+            function is applied after it.
     """
     activate = norm_act or _compose(norm, act)
     blur = anti_alias if stride > 1 else None
@@ -111,12 +114,12 @@ def fused_mbconv(
     anti_alias: Callable | None = None,
     drop_path_rate: float = 0.0,
 ) -> Float[Array, "b h2 w2 f"]:
-    """MBConv whose expansion and depthwise convolution are one dense convolution, faster where maps are large.
+    """MBConv whose expansion and depthwise convolution are one dense convolution; faster on large maps.
 
     Convolution (`conv_exp`, `bn1`) to `expand_ratio` times the input's width; channel attention (`se`); 1x1 convolution
-    without activation (`conv_pwl`, `bn2`); plus the input where the shape stays. `group_size` is the width that each
-    group of the first convolution puts out, None for one group; the other options are `mbconv`'s. Gupta and Tan,
-    "EfficientNet-EdgeTPU" (2019); Tan and Le, "EfficientNetV2" (2021).
+    without activation (`conv_pwl`, `bn2`); plus the input if it has the output's shape. `group_size` is the number of
+    output channels in a group of the first convolution, None for one group; the other options are `mbconv`'s.
+    Gupta and Tan, "EfficientNet-EdgeTPU" (2019); Tan and Le, "EfficientNetV2" (2021).
     """
     activate = norm_act or _compose(norm, act)
     blur = anti_alias if stride > 1 else None
@@ -164,9 +167,9 @@ def depthwise_separable(
 ) -> Float[Array, "b h2 w2 f"]:
     """Depthwise convolution (`conv_dw`, `bn1`), then a 1x1 one (`conv_pw`, `bn2`): MBConv without its expansion.
 
-    Channel attention (`se`) lies between the two. The first makes `depth_multiplier` maps of each channel;
-    `activate_output` activates the second as well, as in MobileNetV1; the other options are `mbconv`'s. Howard et al.,
-    "MobileNets" (2017).
+    Channel attention (`se`) is between the two. The first has `depth_multiplier` output channels per input channel.
+    `activate_output` adds an activation after the second, as in MobileNetV1. The other options are `mbconv`'s.
+    Howard et al., "MobileNets" (2017).
     """
     activate = norm_act or _compose(norm, act)
     blur = anti_alias if stride > 1 else None
@@ -207,7 +210,7 @@ def conv_norm_act(
     anti_alias: Callable | None = None,
     drop_path_rate: float = 0.0,
 ) -> Float[Array, "b h2 w2 f"]:
-    """Convolution (`conv`), norm (`bn1`) and activation, plus the input where asked for and the shape stays.
+    """Convolution (`conv`), norm (`bn1`) and activation; with `residual` plus the input if it has the output's shape.
 
     The options are `mbconv`'s.
     """
@@ -228,7 +231,7 @@ def _squeezed(x: Array, ratio: float) -> int:
 
 
 def _add_input(scope: Scope, x: Array, y: Array, residual: bool, rate: float) -> Array:
-    """`x` plus the branch `y`, which drops out as a whole; `y` alone where widths differ."""
+    """`x + drop_path(y)`; `y` alone without `residual` or if the widths differ."""
     if not residual or x.shape[-1] != y.shape[-1]:
         return y
     return x + drop_path(scope["drop_path"], y, rate)

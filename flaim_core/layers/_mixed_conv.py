@@ -23,10 +23,10 @@ def mixed_conv(
     bias: bool = True,
     kernel_init: Init = initializers.he_normal_fan_out,
 ) -> Float[Array, "b h2 w2 f"]:
-    """Convolutions of several kernel sizes side by side, each on a part of the channels of its own.
+    """Convolutions of several kernel sizes in parallel, each on its own part of the channels.
 
-    Paths: `0`, `1`, ... for the sizes of a sequence; a single number is a plain `conv`. The parts are equal but for the
-    first, which takes what is left over. `groups` is 1 (each part a dense convolution) or the input's width (each part
+    Paths: `0`, `1`, ..., one for each kernel size; a single kernel size is a plain `conv`. The parts have equal widths,
+    the first also takes the remainder. `groups` is 1 (each part a dense convolution) or the input's width (each part
     a depthwise one). Tan and Le, "MixConv: Mixed Depthwise Convolutional Kernels" (2019).
     """
     options = dict(stride=stride, padding=padding, bias=bias, kernel_init=kernel_init)
@@ -44,4 +44,5 @@ def mixed_conv(
 
 
 def _shares(total: int, parts: int) -> list[int]:
+    """The widths of `parts` parts of `total` channels."""
     return [total // parts + total % parts, *[total // parts] * (parts - 1)]

@@ -8,26 +8,26 @@ from jaxtyping import Array, Float
 from flaim_core import initializers
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._linear import linear
-from flaim_core.lowering import for_nobody
+from flaim_core.lowering import is_abstract_evaluation
 from flaim_core.ops import at_least_float32
 from flaim_core.scope import Scope, kernel
 
 
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`max(x, 0)`, with a derivative of 0 at 0. Nair and Hinton (2010)."""
-    return x if for_nobody() else jax.nn.relu(x)
+    return x if is_abstract_evaluation() else jax.nn.relu(x)
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The exact GELU, by the error function. Hendrycks and Gimpel (2016)."""
-    return x if for_nobody() else jax.checkpoint(_gelu, prevent_cse=False)(x)
+    """The exact GELU, with the error function. Hendrycks and Gimpel (2016)."""
+    return x if is_abstract_evaluation() else jax.checkpoint(_gelu, prevent_cse=False)(x)
 
 
 _SQRT_HALF, _DENSITY = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 
 
-# Differentiated piece by piece, erfc alone would keep five arrays. Here x is all there is to keep, and the derivative
-# is computed where it is used: a pass over memory costs more than an error function.
+# The only residual is x: the derivative is recomputed in the backward pass, since an error function is cheaper than
+# another pass over memory. Automatic differentiation would save five arrays.
 @jax.custom_jvp
 def _gelu(x: Array) -> Array:
     return (at_least_float32(x) * _normal_cumulative(x)).astype(x.dtype)
@@ -48,7 +48,7 @@ def _normal_cumulative(x: Array) -> Array:
 
 def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """GELU with its tanh approximation, as in BERT and big_vision. Hendrycks and Gimpel (2016)."""
-    return x if for_nobody() else jax.nn.gelu(x, approximate=True)
+    return x if is_abstract_evaluation() else jax.nn.gelu(x, approximate=True)
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -68,7 +68,7 @@ def mlp(
     bias: bool = True,
     drop_rate: float = 0.0,
 ) -> Float[Array, "*b f"]:
-    """Two linear layers, `fc1` to `hidden` and `fc2` to `features` (by default the input's width), `act` between.
+    """Two linear layers, `act` between them: `fc1` to `hidden`, `fc2` to `features` (by default the input's width).
 
     `norm`, a kernel, normalises the hidden activations (path `norm`).
     """
@@ -88,10 +88,10 @@ def glu(
     bias: bool = True,
     drop_rate: float = 0.0,
 ) -> Float[Array, "*b f"]:
-    """MLP with a gated hidden layer: `fc2(act(fc1_g(x)) * fc1_x(x))`, the hidden layer `hidden` wide.
+    """MLP with a gated hidden layer of width `hidden`: `fc2(act(fc1_g(x)) * fc1_x(x))`.
 
-    `norm`, a kernel, normalises the hidden activations (path `norm`). Where there are biases, the gates start out
-    constant, so that training begins with a plain linear layer. Shazeer, "GLU Variants Improve Transformer" (2020).
+    `norm`, a kernel, normalises the hidden activations (path `norm`). With `bias`, the gates are initialised to almost
+    constant values (kernel near 0, bias 1). Shazeer, "GLU Variants Improve Transformer" (2020).
     """
     gate_init: dict = dict(kernel_init=initializers.normal(1e-6), bias_init=initializers.ones) if bias else {}
     gate = act(linear(scope["fc1_g"], x, hidden, bias=bias, **gate_init))
@@ -111,7 +111,7 @@ def packed_glu(
     bias: bool = True,
     drop_rate: float = 0.0,
 ) -> Float[Array, "*b f"]:
-    """`glu` with gates and values from one linear layer: `fc1`, `hidden` wide, puts out first those, then these."""
+    """`glu` with one linear layer `fc1` of width `hidden`: the gates are its first half, the values the second."""
     gate, value = jnp.split(linear(scope["fc1"], x, hidden, bias=bias), 2, axis=-1)
     y = act(gate) * value
     return _second_layer(scope, y, x.shape[-1] if features is None else features, norm, bias, drop_rate)

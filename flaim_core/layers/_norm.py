@@ -11,22 +11,22 @@ from flaim_core.scope import Scope, kernel
 
 
 def _affine(scope: Scope, x: Array, features: int, scale_init: Init, bias: bool = True) -> Array:
-    """`x` times the leaf `scale` plus the leaf `bias`, both in the precision of `x`."""
+    """`x * scale + bias`, with leaves in the dtype of `x`."""
     x = x * per_channel(scope.param("scale", (features,), scale_init, dtype=x.dtype), x)
     return x + per_channel(scope.param("bias", (features,), initializers.zeros, dtype=x.dtype), x) if bias else x
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _variance(x: Array, mean: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-    """The mean square deviation from `mean`, which is x's own."""
+    """The variance of `x` along `axes`; `mean` is the mean of `x`."""
     return jnp.mean(jnp.square(x - mean), axes, keepdims=keepdims)
 
 
 @_variance.defjvp
 def _variance_jvp(axes: tuple[int, ...], keepdims: bool, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """Deviations from the mean sum to zero, so that its tangent does not count: a pass over x less.
+    """The tangent of `mean` has the factor `sum(x - mean)`, which is 0, so it is left out: one pass over x less.
 
-    The value is written out, not called: so a recomputed derivative sees the sum, and keeps it.
+    The variance is computed here, not by a call of `_variance`, so that remat sees the sum and makes it saveable.
     """
     (x, mean), (tangent, _) = primals, tangents
     average = functools.partial(jnp.mean, axis=axes, keepdims=keepdims)
@@ -35,7 +35,7 @@ def _variance_jvp(axes: tuple[int, ...], keepdims: bool, primals: tuple, tangent
 
 @jax.custom_jvp
 def _rsqrt(x: Array) -> Array:
-    """The inverse square root, with a derivative without division, of which XLA would make a loop of its own."""
+    """The inverse square root. Its derivative has no division, for which XLA would compile a loop of its own."""
     return jax.lax.rsqrt(x)
 
 
@@ -54,11 +54,11 @@ def batch_norm(
     momentum: float = 0.1,
     scale_init: Init = initializers.ones,
 ) -> Float[Array, "*b c"]:
-    """Normalise each channel by the batch's statistics in training, by running ones in inference.
+    """Normalise each channel with the batch's statistics in training, with running statistics in inference.
 
-    Leaves: `scale`, `bias`; running statistics `mean`, `var`, which move by `momentum` towards the batch's mean and
-    unbiased variance, as in torch; `apply(use_running_average=True)` freezes them. Under a mapped axis
-    (`apply(axis_name=...)`) the batch is the whole axis.
+    Leaves: `scale`, `bias`; running statistics `mean`, `var`, updated as in torch: `(1 - momentum)` times the old value
+    plus `momentum` times the batch's mean or unbiased variance. `apply(use_running_average=True)` freezes them.
+    `apply(axis_name=...)` averages the batch's statistics over a mapped axis.
     Ioffe and Szegedy, "Batch Normalization" (2015).
     """
     features = x.shape[-1]
@@ -68,7 +68,7 @@ def batch_norm(
     mean, var = running_mean.astype(wide.dtype), running_var.astype(wide.dtype)
     scale = scope.param("scale", (features,), scale_init, dtype=wide.dtype)
     bias = scope.param("bias", (features,), initializers.zeros, dtype=wide.dtype)
-    if not scope.computes:  # of all kernels the one that is called most, and its value is like x
+    if not scope.computes:  # the value has the shape of x; batch norm is called often enough for this to matter
         return x
     if not scope.use_running_average:
         axes, count = tuple(range(x.ndim - 1)), x.size // features
@@ -80,7 +80,7 @@ def batch_norm(
         if scope.axis_name is not None:
             var = jax.lax.pmean(var, scope.axis_name)
         unbiased = var * (count / max(count - 1, 1))
-        # As stored, so that a training step returns the types that it was given.
+        # In the dtype in which they are stored, so that a training step returns the dtypes that it got.
         scope.update("mean", ((1 - momentum) * old_mean + momentum * mean).astype(running_mean.dtype))
         scope.update("var", ((1 - momentum) * old_var + momentum * unbiased).astype(running_var.dtype))
     scale = scale * _rsqrt(var + eps)
@@ -125,8 +125,8 @@ def group_norm(
 ) -> Float[Array, "b *s c"]:
     """Normalise each group of channels over space. Leaves: `scale`, `bias`. Wu and He (2018).
 
-    `group_size`, the channels of a group, goes before `groups`, their number. Raises ValueError where neither divides
-    the width.
+    `group_size`, the number of channels in a group, takes precedence over `groups`, the number of groups. Raises
+    ValueError if it does not divide the width.
     """
     features = x.shape[-1]
     if features % (groups if group_size is None else group_size):
@@ -142,9 +142,9 @@ def group_norm(
 
 @kernel
 def global_response_norm(scope: Scope, x: Float[Array, "b h w c"], *, eps: float = 1e-6) -> Float[Array, "b h w c"]:
-    """Scale each channel by its share of the response, plus the input itself.
+    """`x + scale * x * n + bias`, where `n` is each channel's L2 norm over space, divided by the mean over channels.
 
-    Leaves: `scale`, `bias`, both zero at first. Woo et al., "ConvNeXt V2" (2023), section 3.
+    Leaves: `scale`, `bias`, both initialised to 0. Woo et al., "ConvNeXt V2" (2023), section 3.
     """
     wide = at_least_float32(x)
     response = jnp.sqrt(jnp.sum(jnp.square(wide), (1, 2), keepdims=True))

@@ -18,14 +18,14 @@ def patch_embed(
     norm: Callable | None = None,
     drop_remainder: bool = False,
 ) -> Float[Array, "b h2 w2 d"]:
-    """Embed non-overlapping patches linearly: a map of `h / patch_size` by `w / patch_size` tokens.
+    """Linear embedding of non-overlapping patches: a map of `h / patch_size` x `w / patch_size` tokens.
 
-    Paths: `proj`, a convolution; `norm` where `norm`, a kernel, is given. Raises ValueError where patches do
-    not fit, unless `drop_remainder` leaves out the pixels beyond the last whole one.
+    Paths: `proj`, a convolution; `norm` if `norm`, a kernel, is given. Raises ValueError if the image does not divide
+    into patches; `drop_remainder` leaves out the remaining pixels instead.
     Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021), section 3.1.
     """
     patch = pair(patch_size)
-    # Of a symbolic size nobody knows: what follows has leaves that are made for one size, and says so.
+    # Symbolic sizes cannot be checked here. Leaves whose shapes depend on the size are checked by `require_fixed`.
     known = all(isinstance(n, int) for n in x.shape[1:3])
     if known and not drop_remainder and (x.shape[1] % patch[0] or x.shape[2] % patch[1]):
         raise ValueError(

@@ -13,10 +13,11 @@ from flaim_core.scope import Scope, kernel
 def patch_merging(
     scope: Scope, x: Float[Array, "b h w c"], features: int | None = None, *, norm: Callable = layer_norm
 ) -> Float[Array, "b h2 w2 f"]:
-    """Halve a feature map: join each 2x2 tokens' channels, normalise and project them linearly to `features`.
+    """Halve a feature map: concatenate the channels of each 2x2 tokens, normalise, and project to `features`.
 
-    Paths: `norm`, a kernel over 4 * c channels (column by column, top to bottom); `reduction`, without a bias.
-    `features` is 2 * c unless given. An odd side is padded by one row or column of zeros at the bottom or right.
+    Paths: `norm`, a kernel over 4 * c channels (the left column of tokens from top to bottom, then the right one);
+    `reduction`, a linear layer without bias. `features` is 2 * c unless given. A map with an odd side is padded with
+    one row or column of zeros at the bottom or right.
     Liu et al., "Swin Transformer" (2021), section 3.1.
     """
     batch, height, width, channels = x.shape

@@ -20,15 +20,15 @@ def window_attention(
     proj_bias: bool = True,
     drop_rate: float = 0.0,
 ) -> Float[Array, "b h w c"]:
-    """Multi-head self-attention within each window of a feature map, biased by the tokens' relative position.
+    """Multi-head self-attention within each window of a feature map, with a relative position bias.
 
-    Leaf: `relative_position_bias_table` ((2 * height - 1) * (2 * width - 1) offsets, num_heads); paths: `qkv`, `proj`.
-    `window` and `shift` are in tokens, one number or (height, width). A shift, half the window as a rule, moves the
-    windows' borders down and right; tokens that only the cyclic shift makes neighbours do not see each other. Along an
-    axis on which the map is not longer than the window, the window is the map and nothing is shifted. A map that is no
-    multiple of the window is padded with zeros at the bottom and right; tokens do attend to these.
-    Captured where a pattern names them: `weights` (b, windows, heads, t, t), of the windows of the shifted map.
-    Raises ValueError where a shift is not smaller than its window. Liu et al., "Swin Transformer" (2021), section 3.2.
+    Leaf: `relative_position_bias_table` ((2 * height - 1) * (2 * width - 1) offsets, num_heads). Paths: `qkv`, `proj`.
+    `window` and `shift` are in tokens, one number or (height, width). The windows are shifted down and right by
+    `shift`, usually half a window; this is a cyclic shift of the map, with a mask between tokens from opposite sides.
+    Along an axis where the map is not longer than the window, the window is as long as the map, without a shift. A map
+    that is not a multiple of the window is padded with zeros at the bottom and right; tokens do attend to these.
+    Captured on request: `weights` (b, windows, heads, t, t), for the windows of the shifted map.
+    Raises ValueError if a shift is not smaller than its window. Liu et al., "Swin Transformer" (2021), section 3.2.
     """
     size, window, shift = (x.shape[1], x.shape[2]), pair(window), pair(shift)
     require_fixed(scope, "relative_position_bias_table", size)
@@ -43,7 +43,7 @@ def window_attention(
 
     offsets = (2 * window[0] - 1) * (2 * window[1] - 1)
     init = initializers.truncated_normal(0.02)
-    # In the precision of the softmax that it goes into.
+    # In the dtype of the softmax.
     dtype = ops.accumulation_dtype(x)
     table = scope.param("relative_position_bias_table", (offsets, num_heads), init, dtype=dtype)
     bias = ops.gather_bias(table, ops.relative_position_index(window))

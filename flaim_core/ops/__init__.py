@@ -1,14 +1,14 @@
-"""Arrays in, arrays out: lowerings and partitions without leaves."""
+"""Operations on arrays: functions without leaves, with fast implementations for CPUs."""
 
 from flaim_core._jax import max_dim
 from flaim_core.ops._attention import attention_weights, dot_product_attention
-from flaim_core.ops._broadcast import for_each, merge_axes, per_channel, split_axis
+from flaim_core.ops._broadcast import merge_axes, per_channel, repeat_over_batch, split_axis
 from flaim_core.ops._dense import dense
 from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
-from flaim_core.ops._views import Pads, Sizes, every
+from flaim_core.ops._views import Pads, Sizes, subsample
 from flaim_core.ops._windows import (
     gather_bias,
     grid_partition,
@@ -35,8 +35,6 @@ __all__ = [
     "conv_per_sample",
     "dense",
     "dot_product_attention",
-    "every",
-    "for_each",
     "fusion_boundary",
     "gather_bias",
     "global_avg_pool",
@@ -48,9 +46,11 @@ __all__ = [
     "merge_axes",
     "per_channel",
     "relative_position_index",
+    "repeat_over_batch",
     "same_padding",
     "shifted_window_mask",
     "split_axis",
+    "subsample",
     "window_partition",
     "window_reverse",
 ]

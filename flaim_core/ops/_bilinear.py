@@ -1,4 +1,14 @@
-"""Bilinear primitives: functions of an image and a kernel whose gradients are primitives too."""
+"""Primitives for functions that are bilinear in their two operands, such as matrix products and convolutions.
+
+A bilinear function `y = f(x, kernel)` has two gradients for a cotangent `dy`, which are bilinear too:
+
+    output            f(x, kernel)   -> y
+    input gradient    g(dy, kernel)  -> dx         transposes: f in dy, h in kernel
+    kernel gradient   h(x, dy)       -> dkernel    transposes: g in x, f in dy
+
+Each of the three is a primitive with an implementation of its own for CPUs. Since the transposes of each are the other
+two, derivatives of any order consist of these three primitives.
+"""
 
 import functools
 from collections.abc import Callable
@@ -21,21 +31,22 @@ def bilinear(
     kernel_gradient: Callable,
     batch: Callable | None = None,
 ) -> tuple[Callable, Any]:
-    """A function of arrays `x` and `kernel` and of hashable options, and the primitive that it binds.
+    """Define the three primitives of a bilinear function.
 
-    Its gradients are primitives too. All three are bilinear, and the transposes of each are the other two, so
-    derivatives of any order run as fast.
+    Other platforms than the CPU get `generic` and its transposes.
 
     Args:
-        name: Of the primitive; those of the gradients are `<name>_input_gradient` and `<name>_kernel_gradient`.
-        generic: `generic(x, kernel, **options)`, the definition, by public operations.
-        shape: `shape(x, kernel, **options)`, that of the result.
-        on_cpu: The same as a CPU runs it fastest.
-        input_gradient: `input_gradient(cotangent, kernel, shape=..., **options)`, of `shape`, on a CPU; elsewhere the
-            transpose of `generic`.
-        kernel_gradient: `kernel_gradient(x, cotangent, shape=..., **options)`, likewise.
-        batch: `batch(bind, operands, dims, **options)`, the rule for `jax.vmap`; without one, mapped images join the
-            batch, and mapped kernels are left to `generic`.
+        name: Of the output's primitive; the gradients are `<name>_input_gradient` and `<name>_kernel_gradient`.
+        generic: `generic(x, kernel, **options) -> y`, the function in public operations. Options are hashable.
+        shape: `shape(x, kernel, **options)`, the shape of `y`.
+        on_cpu: `on_cpu(x, kernel, **options) -> y`, the implementation for CPUs.
+        input_gradient: `input_gradient(dy, kernel, shape=x.shape, **options) -> dx`, for CPUs.
+        kernel_gradient: `kernel_gradient(x, dy, shape=kernel.shape, **options) -> dkernel`, for CPUs.
+        batch: `batch(bind, operands, dims, **options) -> y, its mapped axis`, the rule for `jax.vmap`. By default a
+            mapped axis of `x` alone is merged with the batch axis, and mapped kernels use `generic`.
+
+    Returns:
+        The function `(x, kernel, **options) -> y`, and the output's primitive.
     """
 
     def output_shape(x, kernel, *, context, **options):
@@ -49,7 +60,7 @@ def bilinear(
         kernel = jax.ShapeDtypeStruct(shape, x.dtype)
         return jax.linear_transpose(lambda kernel: generic(x, kernel, **options), kernel)(y)[0]
 
-    def join(bind, args, dims, **options):
+    def merge_into_batch(bind, args, dims, **options):
         (x, kernel), (x_dim, kernel_dim) = args, dims
         if kernel_dim is not None:
             return jax.vmap(functools.partial(generic, **options), tuple(dims))(x, kernel), 0
@@ -58,12 +69,12 @@ def bilinear(
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0
 
     def batched(axis, args, dims, *, context, **options):
-        with context.again():
-            return (batch or join)(bind, args, dims, **options)
+        with context.restored():
+            return (batch or merge_into_batch)(bind, args, dims, **options)
 
     output = _two_operands(name, generic, on_cpu, output_shape, batched)
-    to_input = _two_operands(f"{name}_input_gradient", generic_input, input_gradient, _shape_asked)
-    to_kernel = _two_operands(f"{name}_kernel_gradient", generic_kernel, kernel_gradient, _shape_asked)
+    to_input = _two_operands(f"{name}_input_gradient", generic_input, input_gradient, _shape_option)
+    to_kernel = _two_operands(f"{name}_kernel_gradient", generic_kernel, kernel_gradient, _shape_option)
     _jax.defbilinear(
         output,
         lambda y, x, kernel, **options: to_input.bind(y, kernel, shape=x.aval.shape, **options),
@@ -81,7 +92,7 @@ def bilinear(
     )
 
     def bind(x, kernel, **options):
-        return output.bind(x, kernel, context=Context.now(), **options)
+        return output.bind(x, kernel, context=Context.current(), **options)
 
     return bind, output
 
@@ -89,25 +100,25 @@ def bilinear(
 def _two_operands(
     name: str, generic: Callable, on_cpu: Callable, shape: Callable, batch: Callable | None = None
 ) -> Any:
-    """A primitive of two arrays of one dtype, whose result has the shape that `shape` tells."""
+    """A primitive with two operands of the same dtype; `shape(first, second, **options)` is its result's shape."""
 
     def abstract(first, second, **options):
         return _jax.ShapedArray(shape(first, second, **options), first.dtype)
 
     def run(first, second, *, context, **options):
         output = abstract(first, second, context=context, **options)
-        with context.again():
+        with context.restored():
             return _choose(first, second, generic, on_cpu, output, options)
 
     batch = batch or _mapped(generic, on_cpu)
-    primitive = _jax.define(name, run, abstract, multiple_results=False, batch=batch)
+    primitive = _jax.define_primitive(name, run, abstract, multiple_results=False, batch=batch)
 
     @functools.lru_cache(maxsize=256)
     def compiled(**params: Any) -> Callable:
         return jax.jit(functools.partial(primitive.bind, **params))
 
     def impl(first, second, **params):
-        """An eager call: compiled once for all calls, unless jit is disabled."""
+        """An eager call, which is compiled (unless jit is disabled) and cached."""
         if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return generic(first, second, **{name: value for name, value in params.items() if name != "context"})
         return compiled(**params)(first, second)
@@ -121,19 +132,19 @@ def _choose(first, second, generic: Callable, on_cpu: Callable, output: Any, opt
     return _jax.lower_per_platform(first, second, cpu=cpu, default=default, outputs=[output])[0]
 
 
-def _shape_asked(*operands, shape, **options):
+def _shape_option(*operands, shape, **options):
     return shape
 
 
 def _mapped(generic: Callable, on_cpu: Callable) -> Callable:
-    """The rule for `jax.vmap` of a gradient."""
+    """The rule for `jax.vmap` of a gradient: map both implementations."""
 
     def rule(axis, args, dims, *, context, **options):
         def one(first, second):
             output = jax.eval_shape(functools.partial(generic, **options), first, second)
             return _choose(first, second, generic, on_cpu, _jax.ShapedArray(output.shape, output.dtype), options)
 
-        with context.again():
+        with context.restored():
             return jax.vmap(one, tuple(dims))(*args), 0
 
     return rule

@@ -1,4 +1,4 @@
-"""Matrix product of the last axis."""
+"""The matrix product of a dense layer."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from flaim_core.lowering import for_cpu_alone, for_nobody
+from flaim_core.lowering import for_single_cpu, is_abstract_evaluation
 from flaim_core.ops._bilinear import bilinear
 from flaim_core.ops._no_inline import no_inline
 
@@ -17,10 +17,10 @@ Shape = tuple[int, ...]
 def dense(x: Float[Array, "*b c"], kernel: Float[Array, "c f"]) -> Float[Array, "*b f"]:
     """`x @ kernel`."""
     dtype = jnp.result_type(x.dtype, kernel.dtype)
-    if for_nobody():
+    if is_abstract_evaluation():
         return jnp.zeros((*x.shape[:-1], kernel.shape[1]), dtype)
     x, kernel = (a if a.dtype == dtype else a.astype(dtype) for a in (x, kernel))
-    return _dense(x, kernel) if for_cpu_alone(x, kernel) else _product(x, kernel)
+    return _dense(x, kernel) if for_single_cpu(x, kernel) else _product(x, kernel)
 
 
 def _product(x: Array, kernel: Array) -> Array:
@@ -32,7 +32,7 @@ def _input_gradient(cotangent: Array, kernel: Array, *, shape: Shape) -> Array:
 
 
 def _kernel_gradient(x: Array, cotangent: Array, *, shape: Shape) -> Array:
-    # XLA on a CPU is faster where the first operand, which it transposes on the way, is the narrower one.
+    # XLA for CPUs transposes the first operand, so the narrower of the two goes first.
     rows = x.reshape(-1, shape[0]), cotangent.reshape(-1, shape[1])
     if shape[0] <= shape[1]:
         return no_inline(_product_over_rows)(*rows)

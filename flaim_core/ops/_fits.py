@@ -1,4 +1,4 @@
-"""Whether a window fits a feature map: where it does not, nothing would be left of the map, without a word."""
+"""The check that a kernel or pooling window fits a feature map. JAX itself would return an empty map."""
 
 from typing import Any
 
@@ -6,11 +6,14 @@ from flaim_core.ops._views import Pads, Pair
 
 
 class SizeError(ValueError):
-    """A feature map is too small for what is to be done with it."""
+    """A feature map is smaller than a kernel or pooling window."""
 
 
 def check_fits(size: tuple[Any, Any], window: Pair, padding: Pads, dilation: Pair = (1, 1), *, where: str = "") -> None:
-    """Raise `SizeError`, which names `where`, if a map of `size` holds no whole window; a symbolic size may."""
+    """Raise SizeError, which names `where`, if a padded map of `size` is smaller than `window`.
+
+    Symbolic sizes are not checked.
+    """
     if any(
         isinstance(n, int) and n + sum(pads) < (k - 1) * d + 1 for n, k, pads, d in zip(size, window, padding, dilation)
     ):

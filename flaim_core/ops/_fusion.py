@@ -1,4 +1,4 @@
-"""What keeps XLA on a CPU from a fusion that it compiles wrongly."""
+"""A workaround for a bug in XLA for CPUs: a fusion that is compiled to wrong code."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,13 @@ from jaxtyping import Array, Float
 
 @jax.custom_jvp
 def fusion_boundary(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x`, a norm's or softmax's statistic, whose derivative is not fused with that of what uses it.
+    """`x`, a statistic of a norm or a softmax. XLA cannot fuse its derivative with that of operations that use it.
 
-    XLA for CPUs in jaxlib 0.10.1 and 0.10.2 compiles `g + jnp.sum(x * g, -1, keepdims=True)` wrongly for `g` of shape
-    `(k, n, c)` and `x` of `(1, n, c)`, from 65536 elements on, when YNNPACK takes all of it as one fusion. A norm's
-    pullback, mapped over `k` cotangents as in `jax.jacrev`, is of this kind. YNNPACK has no `reduce_precision`, which
-    to the array's own precision changes nothing, and costs nothing on an array that is a sum.
+    XLA for CPUs in jaxlib 0.10.1 and 0.10.2 compiles `g + jnp.sum(x * g, -1, keepdims=True)` to wrong code for `g` of
+    shape `(k, n, c)` and `x` of shape `(1, n, c)` with 65536 elements or more, if it passes the whole expression to
+    YNNPACK as one fusion. A norm's pullback mapped over `k` cotangents, as in `jax.jacrev`, has this form. Therefore
+    the tangent goes through a `reduce_precision` to its own precision. This changes no number, but YNNPACK does not
+    support it, so the fusion ends there. It is cheap because a statistic is small.
     """
     return x
 

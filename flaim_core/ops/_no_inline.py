@@ -1,7 +1,8 @@
-"""Functions that XLA on a CPU compiles apart from what surrounds them.
+"""Functions that XLA for CPUs compiles on their own, without fusing them with the operations around them.
 
-XLA on a CPU fuses too much: a sum of many shifted products with the norm that follows it is cut into pieces that each
-write a whole image, and a chain of residual blocks is computed again from its beginning in each block.
+XLA for CPUs fuses too much. It splits a sum of many shifted products that is fused with the norm after it into several
+loops, each of which writes a whole feature map. And in a chain of residual blocks it recomputes, in each block, all
+blocks before it.
 """
 
 import functools
@@ -14,14 +15,14 @@ from flaim_core._jax import Program
 
 @functools.cache
 def no_inline(function: Callable, **options: Any) -> Callable:
-    """`function` with hashable `options`, compiled apart, and once for all calls on equal shapes; for a CPU alone."""
+    """`function` with hashable `options`, compiled on its own, once for all calls with equal shapes. For CPUs only."""
     return _jax.no_inline(functools.partial(function, **options))
 
 
 def no_inline_program(program: Program) -> Callable[..., list]:
-    """A program of flat inputs, compiled apart on a CPU; elsewhere XLA may fuse it as it likes.
+    """`program` as a function that is compiled on its own on a CPU and inlined on other platforms.
 
-    One with effects, sums over devices among them, stays as it is.
+    A program with effects (`psum`, say) is returned unchanged.
     """
     if program.has_effects:
         return program

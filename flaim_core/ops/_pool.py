@@ -1,4 +1,4 @@
-"""Pooling. On a CPU a maximum or sum of shifted views is faster than XLA's `reduce_window`."""
+"""Pooling. On a CPU, a maximum or sum of shifted views is faster than XLA's `reduce_window`."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaim_core import _jax
-from flaim_core.lowering import for_cpu_alone, is_intercepted
+from flaim_core.lowering import for_single_cpu, lax_is_patched
 from flaim_core.ops._broadcast import per_channel
 from flaim_core.ops._fits import check_fits
 from flaim_core.ops._precision import at_least_float32
@@ -23,7 +23,7 @@ _NO_PADDING: Pads = ((0, 0), (0, 0))
 
 
 def _views(x: Array, window: Pair, stride: Pair) -> list[Array]:
-    """For each of the window's positions, in rows, the pixels that it meets."""
+    """The shifted views (b, h2, w2, c) of `x`, one for each position in the window, row by row."""
     rows = (x.shape[1] - window[0]) // stride[0] + 1
     columns = (x.shape[2] - window[1]) // stride[1] + 1
     views = shifted_views(x, window, stride=stride, dilation=(1, 1), size=(rows, columns))
@@ -45,15 +45,15 @@ def _max_of_views(x: Array, window: Pair, stride: Pair) -> Array:
 
 @_max_of_views.defjvp
 def _max_of_views_jvp(window: Pair, stride: Pair, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """The derivative belongs to the first of equal maxima, as in torch; its position is all that has to be kept."""
+    """The tangent is that of the first of equal maxima, as in torch; its position is the only residual."""
     first, *others = _views(primals[0], window, stride)
     best, position = first, jnp.zeros(first.shape, jnp.int32)
     for i, pixels in enumerate(others, 1):
         position = jnp.where(pixels > best, i, position)
         best = jnp.maximum(best, pixels)
     position = position.astype(jnp.uint8 if len(others) < 256 else jnp.int32)
-    moved = [jnp.where(position == i, t, 0) for i, t in enumerate(_views(tangents[0], window, stride))]
-    return best, functools.reduce(jnp.add, moved)
+    selected = [jnp.where(position == i, t, 0) for i, t in enumerate(_views(tangents[0], window, stride))]
+    return best, functools.reduce(jnp.add, selected)
 
 
 def _sum_of_views(x: Array, window: Pair, stride: Pair) -> Array:
@@ -63,7 +63,7 @@ def _sum_of_views(x: Array, window: Pair, stride: Pair) -> Array:
 def _reduce_window(
     x: Array, window: Pair, stride: Pair, initial: float, combine: Callable, padding: Pads = _NO_PADDING
 ) -> Array:
-    start = np.asarray(initial, x.dtype)  # concrete, so that jax recognises maximum and sum and their gradients
+    start = np.asarray(initial, x.dtype)  # concrete, so that JAX recognises maximum and sum, which have gradients
     if not all(isinstance(n, int) for side in padding for n in side):  # symbolic
         x, padding = pad(x, padding, initial), _NO_PADDING
     pads = ((0, 0), *padding, (0, 0))
@@ -71,7 +71,7 @@ def _reduce_window(
 
 
 def _ceil_padding(size: Sizes, window: Pair, stride: Pair, padding: Pads) -> Pads:
-    """Padding extended at the bottom and right so that a last, partial window counts (torch's `ceil_mode`)."""
+    """`padding`, extended at the bottom and right so that a last, partial window fits (torch's `ceil_mode`)."""
 
     def along_axis(n: Any, k: int, s: int, pads: Sizes) -> Sizes:
         before, after = pads
@@ -92,11 +92,11 @@ def max_pool(
     padding: Pads = _NO_PADDING,
     ceil_mode: bool = False,
 ) -> Float[Array, "b h2 w2 c"]:
-    """Maximum over windows; padding never wins. `ceil_mode` counts a last, partial window."""
+    """Maximum over windows; padding is minus infinity. With `ceil_mode`, a last, partial window has an output too."""
     if ceil_mode:
         padding = _ceil_padding((x.shape[1], x.shape[2]), window, stride, padding)
     check_fits((x.shape[1], x.shape[2]), window, padding)
-    if for_cpu_alone(x):
+    if for_single_cpu(x):
         return _max_of_views(pad(x, padding, -jnp.inf), window, stride)
     return _reduce_window(x, window, stride, -jnp.inf, lax.max, padding)
 
@@ -109,14 +109,15 @@ def avg_pool(
     ceil_mode: bool = False,
     count_padding: bool = True,
 ) -> Float[Array, "b h2 w2 c"]:
-    """Mean over windows; `count_padding` says whether padded pixels count as zeros or not at all.
+    """Mean over windows. Padding counts as zeros with `count_padding`, otherwise it is left out of the mean.
 
-    What `ceil_mode` adds to reach a last, partial window never counts, as in torch.
+    With `ceil_mode`, a last, partial window has an output too; what lies beyond the padding is left out of its mean, as
+    in torch.
     """
     size = (x.shape[1], x.shape[2])
     extended = _ceil_padding(size, window, stride, padding) if ceil_mode else padding
     check_fits(size, window, extended)
-    if for_cpu_alone(x):
+    if for_single_cpu(x):
         total = _sum_of_views(pad(x, extended), window, stride)
     else:
         total = _reduce_window(x, window, stride, 0, lax.add, extended)
@@ -130,16 +131,17 @@ def avg_pool(
 
 
 def _window_counts(windows: Any, n: Any, window: int, stride: int, counted: tuple[Any, Any], before: Any) -> Array:
-    """How many positions of each window along one axis the mean divides by.
+    """For each of the windows along an axis of `n` pixels, how many of its positions the mean counts.
 
-    These are the axis' `n` pixels and the `counted` ones of the padding, of which `before` stand in front.
+    These are the positions on pixels and on the padding `counted` (before, after). The first window starts `before`
+    positions in front of the first pixel.
     """
     start = jnp.arange(windows, dtype=jnp.int32) * stride - before
     return jnp.minimum(start + window, n + counted[1]) - jnp.maximum(start, -counted[0])
 
 
 def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """Mean over height and width, accumulated in float32 at least."""
+    """Mean over height and width, accumulated in float32 or wider."""
     return jnp.mean(at_least_float32(x), axis=(1, 2)).astype(x.dtype)
 
 
@@ -151,9 +153,9 @@ def global_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
 def blur_pool(
     x: Float[Array, "b h w c"], stride: int = 2, filter_size: int = 3, border: str = "reflect"
 ) -> Float[Array, "b h2 w2 c"]:
-    """Downsample after a fixed binomial low-pass filter.
+    """Downsample after a fixed binomial low-pass filter of `filter_size` x `filter_size`.
 
-    Beyond its border the image is reflected (`"reflect"`) or zero (`"constant"`).
+    `border` is the padding: the image reflected (`"reflect"`) or zeros (`"constant"`).
     Zhang, "Making Convolutional Networks Shift-Invariant Again" (2019); timm's `BlurPool2d`.
     """
     row = np.poly1d((0.5, 0.5)) ** (filter_size - 1)
@@ -161,7 +163,7 @@ def blur_pool(
     kernel = jnp.broadcast_to(weights, (filter_size, filter_size, 1, x.shape[-1]))
     before = (stride - 1 + filter_size - 1) // 2
     x = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), mode=border)
-    if is_intercepted():  # a convolution without parameters is none of their business
+    if lax_is_patched():  # without parameters: not for quantisation, so not a convolution
         window, side = Window((stride, stride)), (filter_size, filter_size)
         size = window.output_size(x.shape[1:3], side)
         views = shifted_views(x, side, stride=window.stride, dilation=window.dilation, size=size)

@@ -1,4 +1,4 @@
-"""The precision of statistics, softmaxes and sums: float32, or wider where the data are."""
+"""The dtype of statistics, softmaxes and sums: float32, or float64 for float64 inputs."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 def accumulation_dtype(x: Float[Array, "..."]) -> Any:
-    """float32 for narrower types, otherwise the dtype of `x`."""
+    """float32 if the dtype of `x` is narrower, otherwise that dtype."""
     return jnp.dtype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x.dtype
 
 

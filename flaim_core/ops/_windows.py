@@ -1,4 +1,4 @@
-"""Partitions of a feature map into windows and grids, and the tables of their relative positions."""
+"""Window and grid partitions of a feature map, masks for shifted windows, and indices of relative positions."""
 
 import functools
 
@@ -18,46 +18,49 @@ def _check_divisible(size: Pair, window: Pair, what: str) -> None:
 
 
 def window_partition(x: Float[Array, "b h w c"], window: Pair) -> Float[Array, "b n t c"]:
-    """Split a map into `n` windows of `t = window[0] * window[1]` neighbouring tokens.
+    """Split a map into `n` windows of `t = window[0] * window[1]` adjacent tokens.
 
     Liu et al., "Swin Transformer" (2021), section 3.2.
     """
     h, w = x.shape[1:3]
     _check_divisible((h, w), window, "windows")
-    return _side_by_side(split_axis(split_axis(x, 2, window[1]), 1, window[0]).transpose(0, 1, 3, 2, 4, 5))
+    return _merge_pairs(split_axis(split_axis(x, 2, window[1]), 1, window[0]).transpose(0, 1, 3, 2, 4, 5))
 
 
 def window_reverse(windows: Float[Array, "b n t c"], window: Pair, size: Pair) -> Float[Array, "b h w c"]:
-    """The map of `size` (height, width) that `window_partition` split."""
+    """The inverse of `window_partition`; `size` is (h, w)."""
     x = split_axis(split_axis(windows, 2, window[1]), 1, size[1] // window[1])
-    return _side_by_side(x.transpose(0, 1, 3, 2, 4, 5))
+    return _merge_pairs(x.transpose(0, 1, 3, 2, 4, 5))
 
 
 def grid_partition(x: Float[Array, "b h w c"], grid: Pair) -> Float[Array, "b n t c"]:
-    """Split a map into `n` dilated grids of `t = grid[0] * grid[1]` tokens that lie evenly over the whole map.
+    """Split a map into `n` grids of `t = grid[0] * grid[1]` tokens, `h / grid[0]` rows and `w / grid[1]` columns apart.
 
     Tu et al., "MaxViT: Multi-Axis Vision Transformer" (2022), section 3.2.
     """
     h, w = x.shape[1:3]
     _check_divisible((h, w), grid, "grids")
     x = split_axis(split_axis(x, 2, w // grid[1]), 1, h // grid[0])
-    return _side_by_side(x.transpose(0, 2, 4, 1, 3, 5))
+    return _merge_pairs(x.transpose(0, 2, 4, 1, 3, 5))
 
 
 def grid_reverse(grids: Float[Array, "b n t c"], grid: Pair, size: Pair) -> Float[Array, "b h w c"]:
-    """The map of `size` (height, width) that `grid_partition` split."""
+    """The inverse of `grid_partition`; `size` is (h, w)."""
     x = split_axis(split_axis(grids, 2, grid[1]), 1, size[1] // grid[1])
-    return _side_by_side(x.transpose(0, 3, 1, 4, 2, 5))
+    return _merge_pairs(x.transpose(0, 3, 1, 4, 2, 5))
 
 
-def _side_by_side(x: Array) -> Array:
-    """Axes 1 and 2 as one, and axes 3 and 4."""
+def _merge_pairs(x: Array) -> Array:
+    """Merge axes 1 and 2, and axes 3 and 4."""
     return merge_axes(merge_axes(x, 3), 1)
 
 
 @functools.cache
 def relative_position_index(window: Pair) -> Int[np.ndarray, "t t"]:
-    """Row in a table of `(2 * window[0] - 1) * (2 * window[1] - 1)` offsets for each pair of tokens of a window."""
+    """For each pair of tokens (query, key) in a window, the index of their offset.
+
+    There are `(2 * window[0] - 1) * (2 * window[1] - 1)` offsets, the rows of a relative position bias table.
+    """
     rows, columns = (axis.ravel() for axis in np.indices(window))
     down = rows[:, None] - rows[None] + window[0] - 1
     right = columns[:, None] - columns[None] + window[1] - 1
@@ -66,7 +69,10 @@ def relative_position_index(window: Pair) -> Int[np.ndarray, "t t"]:
 
 @functools.cache
 def shifted_window_mask(size: Pair, window: Pair, shift: Pair) -> Float[np.ndarray, "n t t"]:
-    """Bias of 0 between tokens that were neighbours before a cyclic shift by `shift`, -100 between others.
+    """Attention bias for the `n` windows of a cyclically shifted map.
+
+    0 between two tokens of a window that come from the same region of the map, -100 if the shift moved one of them in
+    from the opposite side.
 
     Liu et al., "Swin Transformer" (2021), section 3.2, "Efficient batch computation".
     """
@@ -84,5 +90,5 @@ def shifted_window_mask(size: Pair, window: Pair, shift: Pair) -> Float[np.ndarr
 
 
 def gather_bias(table: Float[Array, "offsets heads"], index: Int[np.ndarray, "t t"]) -> Float[Array, "heads t t"]:
-    """The attention bias that a table of relative positions holds for each pair of tokens."""
+    """The attention bias (heads, query, key) from a relative position bias table and `relative_position_index`."""
     return table.T.at[:, index].get(mode="promise_in_bounds")

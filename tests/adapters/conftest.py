@@ -7,7 +7,6 @@ import pytest
 
 import flaim_core as core
 from flaim.models import Model
-from tests.numerics import lenient
 
 
 @core.kernel
@@ -78,10 +77,3 @@ def expected_frozen(model, variables, images):
 def expected_intermediates(model, variables, images):
     """The framework-free model's intermediates."""
     return jax.jit(lambda v, x: model.apply(v, x, capture="*").intermediates)(variables, images)
-
-
-@pytest.fixture(autouse=True)
-def users_promote():
-    """Heads, optimisers and layers of the frameworks, as users write them, promote ranks and dtypes."""
-    with lenient():
-        yield

@@ -16,8 +16,8 @@ from flaim import models
 from flaim.models.convnext import simple_norm
 from flaim.models.resnetv2 import standardised_conv
 from tests import oracle
-from tests.against_torch.test_layers import MODULES
-from tests.core.test_layers import LAYERS, MAP, TOKENS
+from tests.against_torch.modules import MODULES
+from tests.core.layers.cases import LAYERS, MAP, TOKENS
 from tests.numerics import relative_error
 from tests.parity import assert_gradient_parity, assert_parity, variables_from
 
@@ -77,7 +77,7 @@ def test_layer_is_torchs(layer, x, options, module):
         slope = slope.transpose(0, 2, 3, 1)
         if not isinstance(module, timm.layers.PatchEmbed):
             expected, weights = (y.transpose(0, 2, 3, 1) for y in (expected, weights))
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    with jax.enable_x64(True):
         spec = core.spec(layer, x, **options)
         variables = variables_from(spec, oracle.state(module))
 

@@ -16,7 +16,6 @@ from flaim.checkpoints import DIGITS
 from flaim.cli import app
 from flaim.data import Preprocess, load_digits
 from flaim.weights import get_model, resolve
-from tests.numerics import lenient
 
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS = ("Flax Linen", "Flax NNX", "Equinox", "Haiku")
@@ -58,10 +57,10 @@ def test_checkpoint_is_small_and_right():
     assert f"{accuracy:.2%} of the held-out digits" in config.note
 
 
+@pytest.mark.usefixtures("lenient")
 def test_training_script(tmp_path, capsys):
     script = runpy.run_path(str(ROOT / "examples" / "train_digits.py"))
-    with lenient():  # a user's script
-        script["main"](tmp_path / "digits", epochs=1)
+    script["main"](tmp_path / "digits", epochs=1)
     table = capsys.readouterr().out
     assert all(part in table for part in ("train", "validation", "held out"))
     model, variables, _ = get_model(tmp_path / "digits")

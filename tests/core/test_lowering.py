@@ -10,7 +10,7 @@ from jax import lax
 
 import flaim_core as core
 from flaim_core import _jax, ops
-from flaim_core.lowering import shapes_alone
+from flaim_core.lowering import abstract_evaluation
 from tests.programs import own_primitives
 
 X, KERNEL = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
@@ -150,7 +150,7 @@ def test_a_function_that_was_traced_for_its_shapes_computes_afterwards():
         return product(x, scope.param("kernel", (3, 2), core.initializers.normal(1.0)))
 
     x = jnp.asarray(np.arange(12.0).reshape(4, 3), jnp.float32)
-    with shapes_alone():
+    with abstract_evaluation():
         assert "dot_general" not in str(jax.make_jaxpr(lambda x, k: ops.dense(x, k))(x, x[:3, :2]))
     variables = core.init(layer, jax.random.key(0), x)
     kernel = variables["params"]["kernel"]

@@ -11,7 +11,7 @@ import pytest
 from flaim_core import ops, remat
 from flaim_core.ops._dense import dense
 from flaim_core.remat import save_nothing
-from tests.numerics import lenient, relative_error
+from tests.numerics import relative_error
 
 KEY = jax.random.key(0)
 
@@ -107,10 +107,10 @@ def test_works_in_a_loop(params, x):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.usefixtures("lenient")  # the block adds float32 noise
 def test_half_precision(params, x, dtype):
     params, x = jax.tree.map(lambda a: a.astype(dtype), (params, x))
-    with lenient():  # the block adds float32 noise
-        expected, found = (jax.jit(jax.grad(lambda p, b=b: total(b, p, x)))(params) for b in (block, remat(block)))
+    expected, found = (jax.jit(jax.grad(lambda p, b=b: total(b, p, x)))(params) for b in (block, remat(block)))
     chex.assert_trees_all_equal_dtypes(found, expected)
     chex.assert_trees_all_close(found, expected, rtol=0.05, atol=0.05)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import flaim_core as core
 from flaim import models
 from tests.oracle import relative_error
 from tests.small import images, randomised, small
@@ -23,7 +24,7 @@ def family(request):
 
 
 def shapes_of(tree):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+    return jax.tree.map(core.shape_struct, tree)
 
 
 def exported(model, variables, shape: str, constraints=()):

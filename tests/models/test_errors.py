@@ -22,7 +22,7 @@ TOO_SMALL = {
 
 
 def shapes(model: models.Model) -> dict:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.spec())
+    return jax.tree.map(core.shape_struct, model.spec())
 
 
 @pytest.mark.parametrize("family", models.families())

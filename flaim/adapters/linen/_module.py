@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from flaim.adapters._common import Layer, asking_for_key, fitted, inside_nodes, zero_output
 from flaim.adapters._sites import Site
 from flaim.model import Model
-from flaim_core.lowering import is_intercepted
+from flaim_core.lowering import lax_is_patched
 
 
 class Node(nn.Module):
@@ -74,7 +74,7 @@ class KernelModule(nn.Module):
         if self.is_initializing():
             target = fitted(target, x, arrays)
             self._initialise(target)
-            if not is_intercepted():
+            if not lax_is_patched():
                 return zero_output(target, x, **arrays)
             training = False  # whoever intercepts products sees those of inference, to prepare for them
         with asking_for_key('rngs={"dropout": jax.random.key(...)}'), inside_nodes(self._inside):

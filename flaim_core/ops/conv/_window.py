@@ -1,4 +1,4 @@
-"""How a kernel is laid over an image."""
+"""`Window`: stride, padding, dilation and groups of a convolution; and XLA's convolution."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,14 @@ Shape = tuple[int, ...]
 
 
 class Window(NamedTuple):
-    """Stride, padding ((top, bottom), (left, right)) and dilation of a convolution, in pixels, and its groups."""
+    """The options of a convolution.
+
+    Attributes:
+        stride: Vertical and horizontal.
+        padding: ((top, bottom), (left, right)), in pixels.
+        dilation: Vertical and horizontal.
+        groups: Number of groups of channels.
+    """
 
     stride: Pair = (1, 1)
     padding: Pads = ((0, 0), (0, 0))
@@ -21,16 +28,16 @@ class Window(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is neither stride nor dilation."""
+        """Whether stride and dilation are 1."""
         return self.stride == self.dilation == (1, 1)
 
     @property
     def is_unpadded(self) -> bool:
-        """Whether nothing is padded."""
+        """Whether there is no padding."""
         return self.padding == ((0, 0), (0, 0))
 
     def output_size(self, size: Sequence[Any], kernel_size: Sequence[int]) -> Sizes:
-        """Height and width of the output for images of this size."""
+        """Height and width of the output for images of `size` (height, width)."""
         height, width = (
             (n + low + high - (k - 1) * d - 1) // s + 1
             for n, k, s, (low, high), d in zip(size, kernel_size, self.stride, self.padding, self.dilation)

@@ -1,6 +1,8 @@
-"""Depthwise convolution on a CPU: a sum, over kernel positions, of shifted images times one number a channel.
+"""Depthwise convolution on a CPU, as a sum of shifted products.
 
-XLA fuses that into one pass over the images.
+    y = sum over kernel positions (i, j) of  shifted view (b, h2, w2, c) of x  *  kernel[i, j] (c)
+
+XLA fuses the sum into one pass over the images.
 """
 
 import functools
@@ -15,17 +17,17 @@ from flaim_core.ops._precision import accumulation_dtype
 from flaim_core.ops._views import Pair, pad, shifted_views
 from flaim_core.ops.conv._window import Shape, Window
 
-# Columns of the cotangent that are summed by one expression; more of them take long to compile.
-_MANY_COLUMNS = 32
+# Largest number of columns of the cotangent that one fused expression sums; more would take long to compile.
+_MAX_COLUMNS = 32
 
 
 def forward(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"], *, window: Window
 ) -> Float[Array, "b h2 w2 c"]:
-    """A sum of shifted products of the padded images.
+    """The convolution.
 
-    Padding is left outside of what is compiled apart, here and in the gradients: XLA fuses it with what computes the
-    images.
+    Padding is not part of the function that is compiled on its own, here and in the gradients, so that XLA can fuse it
+    with the operation that computes the images.
     """
     size = window.output_size(x.shape[1:3], kernel.shape[:2])
     products = no_inline(_shifted_products, size=size, stride=window.stride, dilation=window.dilation)
@@ -40,13 +42,18 @@ def _shifted_products(x: Array, kernel: Array, *, size: Pair, stride: Pair, dila
 def input_gradient(
     cotangent: Float[Array, "b h2 w2 c"], kernel: Float[Array, "kh kw c"], *, shape: Shape, window: Window
 ) -> Float[Array, "b h w c"]:
-    """The gradient for images of `shape`: a sum of shifted products for each phase of the stride, then interleaved."""
+    """The gradient with respect to images of `shape`.
+
+    With stride (s, t), the pixels of an image have s * t phases (row % s, column % t). The pixels of a phase are a
+    smaller image (b, ceil(h / s), ceil(w / t), c), on which only some kernel positions ever lie. Its gradient is a sum
+    of shifted products of the cotangent. The gradients of all phases are then interleaved.
+    """
     stride, padding, dilation, _ = window
     size = shape[1:3]
     counts = tuple(-(-n // s) for n, s in zip(size, stride))
 
     def shifts(axis: int, phase: int) -> tuple[Pair, ...]:
-        """Kernel positions along an axis that meet pixels of this phase, and by how much the cotangent shifts."""
+        """The kernel positions along an axis that lie on pixels of this phase, each with the shift of the cotangent."""
         offsets = ((i, phase + padding[axis][0] - i * dilation[axis]) for i in range(kernel.shape[axis]))
         return tuple((i, offset // stride[axis]) for i, offset in offsets if offset % stride[axis] == 0)
 
@@ -61,7 +68,7 @@ def input_gradient(
 
 
 def _phases(cotangent: Array, kernel: Array, *, rows: tuple, columns: tuple, counts: Pair) -> Array:
-    """Of an image, all phases of the stride interleaved; the padded cotangent begins at the least shifts."""
+    """The gradients of all phases, interleaved; the cotangent is padded so that it starts at the smallest shifts."""
     first_down, first_right = (min(by for phase in phases for _, by in phase) for phases in (rows, columns))
 
     def phase(rows, columns) -> Array:
@@ -69,8 +76,8 @@ def _phases(cotangent: Array, kernel: Array, *, rows: tuple, columns: tuple, cou
         for i, down in rows:
             for j, right in columns:
                 top, left = down - first_down, right - first_right
-                met = cotangent[:, top : top + counts[0], left : left + counts[1]]
-                total += met * per_channel(kernel[i, j], met)
+                view = cotangent[:, top : top + counts[0], left : left + counts[1]]
+                total += view * per_channel(kernel[i, j], view)
         return total
 
     if len(rows) == len(columns) == 1:
@@ -82,16 +89,21 @@ def _phases(cotangent: Array, kernel: Array, *, rows: tuple, columns: tuple, cou
 def kernel_gradient(
     x: Float[Array, "b h w c"], cotangent: Float[Array, "b h2 w2 c"], *, shape: Shape, window: Window
 ) -> Float[Array, "kh kw c"]:
-    """The gradient for a kernel of `shape` (kh, kw, c), one row of it (kw, c) at a time.
+    """The gradient with respect to a kernel of `shape` (kh, kw, c), one row (kw, c) at a time.
 
-    A column (b, h2, 1, c) of the cotangent meets kw neighbouring columns (b, h2, kw, c) of the images. Summing these
-    products over the w2 columns is elementwise work, as fast as the convolution itself, and leaves (b, h2, kw, c): a
-    small sum over b and h2 is left. One large sum for each position (i, j) is much slower.
+    For row i and padded x, with stride and dilation 1:
+
+        sums (b, h2, kw, c) = sum over columns n of  x[:, i : i + h2, n : n + kw]  *  cotangent[:, :, n : n + 1]
+        gradient[i] (kw, c) = sums, summed over b and h2
+
+    The first sum is elementwise, so XLA fuses it into one pass, as fast as the convolution itself. It is split into
+    `parts` of `terms` columns, since an expression with too many terms compiles slowly. The direct way, a reduction
+    over b, h2 and w2 for each kernel position, is much slower.
     """
     stride, padding, dilation, _ = window
     columns = cotangent.shape[2]
-    parts = -(-columns // _MANY_COLUMNS)
-    terms = -(-columns // parts)  # of each part: what is compiled
+    parts = -(-columns // _MAX_COLUMNS)
+    terms = -(-columns // parts)
     sizes = cotangent.shape[1], parts * terms
     reaches = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(sizes, stride, shape, dilation)]
     pads = [(low, reach - low - n) for (low, _), reach, n in zip(padding, reaches, x.shape[1:3])]
@@ -104,22 +116,22 @@ def kernel_gradient(
 def _rows_of_kernel(
     x: Array, cotangent: Array, *, shape: Shape, parts: int, terms: int, stride: Pair, dilation: Pair
 ) -> Array:
-    """The gradient for the kernel, of padded images and cotangents, whose columns make `parts` of `terms`."""
+    """`kernel_gradient` for padded images and a cotangent that is padded to `parts * terms` columns."""
     rows, width, channels = shape
 
-    def of_one(place):
-        row, part = place
+    def of_part(row_and_part):
+        row, part = row_and_part
         sums = no_inline(_sums_over_columns, width=width, terms=terms, stride=stride, dilation=dilation)
         return jnp.sum(sums(x, cotangent, row, part * terms), (0, 1))
 
-    places = jnp.repeat(jnp.arange(rows), parts), jnp.tile(jnp.arange(parts), rows)
-    return lax.map(of_one, places).reshape(rows, parts, width, channels).sum(1).astype(x.dtype)
+    rows_and_parts = jnp.repeat(jnp.arange(rows), parts), jnp.tile(jnp.arange(parts), rows)
+    return lax.map(of_part, rows_and_parts).reshape(rows, parts, width, channels).sum(1).astype(x.dtype)
 
 
 def _sums_over_columns(
     x: Array, cotangent: Array, row: Array, first: Array, *, width: int, terms: int, stride: Pair, dilation: Pair
 ) -> Array:
-    """For each row of the cotangent, and each position in a row of the kernel, the sum over some columns."""
+    """`sums` (b, h2, kw, c) of `kernel_gradient`, for kernel row `row` and `terms` columns from `first` on."""
     batch, height, _, channels = cotangent.shape
     cut = functools.partial(lax.dynamic_slice, allow_negative_indices=False)
     span = batch, (height - 1) * stride[0] + 1, (width - 1) * dilation[1] + 1, channels
@@ -127,6 +139,6 @@ def _sums_over_columns(
     for column in range(terms):
         corner = 0, row * dilation[0], (first + column) * stride[1], 0
         pixels = cut(x, corner, span)[:, :: stride[0], :: dilation[1]]
-        met = cut(cotangent, (0, 0, first + column, 0), (batch, height, 1, channels))
-        total += (pixels * met).astype(total.dtype)
+        slopes = cut(cotangent, (0, 0, first + column, 0), (batch, height, 1, channels))
+        total += (pixels * slopes).astype(total.dtype)
     return total

@@ -1,4 +1,4 @@
-"""Convolution as matrix products of patches: shifted pixels, side by side."""
+"""Convolution as a matrix product with patches (im2col): the pixels under the kernel, concatenated."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from flaim_core.ops.conv._window import Shape, Window
 
 
 def _patches(x: Float[Array, "b h w c"], shape: Shape, window: Window, size: Pair) -> Float[Array, "b h2 w2 khkwc"]:
-    """What each output pixel meets in the padded images."""
+    """The patch (kh * kw * c numbers) of the padded images for each output pixel."""
     views = shifted_views(x, shape[:2], stride=window.stride, dilation=window.dilation, size=size)  # type: ignore[arg-type]
     return jnp.concatenate([pixels for _, _, pixels in views], -1)
 
@@ -22,15 +22,15 @@ def _patches(x: Float[Array, "b h w c"], shape: Shape, window: Window, size: Pai
 def forward(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c f"], *, window: Window
 ) -> Float[Array, "b h2 w2 f"]:
-    """The convolution as one product; XLA fuses padding with making the patches, which suits a stem."""
+    """The convolution as one product. XLA fuses the padding into the computation of the patches."""
     size = window.output_size(x.shape[1:3], kernel.shape[:2])
     return _product(pad(x, window.padding), kernel, window=window, size=size)
 
 
-def forward_apart(
+def forward_padded_first(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c f"], *, window: Window
 ) -> Float[Array, "b h2 w2 f"]:
-    """The same, the padded images written first: else XLA computes them again for each position of the kernel."""
+    """The same, with the padded images in memory first. Fused, padding is recomputed for each kernel position."""
     size = window.output_size(x.shape[1:3], kernel.shape[:2])
     return no_inline(_product, window=window, size=size)(pad(x, window.padding), kernel)
 
@@ -43,7 +43,10 @@ def _product(x: Array, kernel: Array, *, window: Window, size: Pair) -> Array:
 def kernel_gradient(
     x: Float[Array, "b h w c"], cotangent: Float[Array, "b h2 w2 f"], *, shape: Shape, window: Window
 ) -> Float[Array, "kh kw c f"]:
-    """The gradient for a kernel of `shape`: the patches of the padded images, a row each, times the cotangent."""
+    """The gradient with respect to a kernel of `shape`, for padded images.
+
+    The product of the patches (b * h2 * w2, kh * kw * c), transposed, with the cotangent (b * h2 * w2, f).
+    """
     patches = _patches(x, shape, window, cotangent.shape[1:3])  # type: ignore[arg-type]
     rows = patches.reshape(-1, patches.shape[-1]), cotangent.reshape(-1, shape[-1])
     product = lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=accumulation_dtype(x))
@@ -53,30 +56,35 @@ def kernel_gradient(
 def kernel_gradients_by_image(
     x: Float[Array, "b h w c"], cotangent: Float[Array, "b h2 w2 f"], *, parts: int, shape: Shape, window: Window
 ) -> Float[Array, "parts kh kw c_part f_part"]:
-    """The gradients of dense kernels of `shape` (kh, kw, c / parts, f / parts), each for its part of the channels.
+    """The gradients with respect to the kernels of dense parts, of `shape` (kh, kw, c_part, f_part).
 
-    One image at a time, so that copies of it stay in the cache: (shifted pixels) x (cotangent), summed over images.
+    The sum, over images, of matrix products. One image at a time, so that the copies of it stay in the cache:
 
-        image      (h, w, c)    -> padded, channels first, one row: (parts, c / parts, rows * columns)
-        cotangent  (h2, w2, f)  -> padded to the same columns:      (parts, h2 * columns, f / parts)
-        position (i, j) of the kernel meets the slice of the row that starts at i * columns + j
+        image      (h, w, c)    padded, flattened:            (parts, c_part, rows * columns)
+        cotangent  (h2, w2, f)  padded to as many columns:    (parts, h2 * columns, f_part)
+        gradient[i, j] (parts, c_part, f_part) =  slice of the image that starts at i * columns + j  @  cotangent
 
-    Padded columns of the cotangent are zero, so what a slice takes from the next row of pixels does not count. With a
-    stride, the row is split by phase (the position modulo the stride); phases at the same offset are one slice, since
-    XLA compiles each slice by itself. Either all (i, j) slices are multiplied by the cotangent, or only the slices of
-    each i by the cotangent shifted by each j: the one that copies less.
+    A slice is h2 * columns long. It runs over the ends of rows, but there the cotangent is zero.
+
+    There are two ways to compute all (i, j). Either the slices for all (i, j) are concatenated and multiplied by the
+    cotangent, or the slices for all i (with j = 0) by the concatenation of the cotangent shifted by each j. The one
+    that copies less is used.
+
+    With a stride, image pixels are first sorted by phase, (row % stride, column % stride), so that a slice is
+    contiguous. Kernel position i is then at offset i * dilation // stride in phase i * dilation % stride. Phases next
+    to each other at the same offset are one slice, since XLA compiles each slice separately.
     """
     stride, padding, dilation, _ = window
     total_dtype = accumulation_dtype(x)
     (height, width, channels, features), (out_height, out_width) = shape, cotangent.shape[1:3]
     down, right = ([(i * d // s, i * d % s) for i in range(k)] for k, d, s in zip(shape, dilation, stride))
     columns = out_width + right[-1][0]
-    rows = out_height + down[-1][0] + 1  # a spare one, that the last slices reach into
+    rows = out_height + down[-1][0] + 1  # one more, since the last slices run over the end
     pads = [
         (before, count * s - n - before, 0)
         for (before, _), count, s, n in zip(padding, (rows, columns), stride, x.shape[1:3])
     ]
-    # Of each product the slices, by their offset and phases in both directions, and the shifts.
+    # For each matrix product: the slices, as (offset, phases) in both directions, and the shifts of the cotangent.
     products = [([(i, j) for i in _runs(down) for j in _runs(right)], [0])]
     if height * channels + width * features < height * width * channels + features:
         shifts = {phase: [offset for offset, p in right if p == phase] for _, phase in right}
@@ -91,25 +99,25 @@ def kernel_gradients_by_image(
         cotangent = cotangent.reshape(-1, parts, features).swapaxes(0, 1)
 
         def product(slices, shifts):
-            reach = shifts[-1]
-            size = cotangent.shape[1] + reach
+            largest = shifts[-1]
+            size = cotangent.shape[1] + largest
             pixels = []
             for (a, ps), (b, qs) in slices:
                 start = a * columns + b
                 pixels.append(image[:, ps.start : ps.stop, qs.start : qs.stop, :, start : start + size])
-            shifted = [jnp.pad(cotangent, ((0, 0), (by, reach - by), (0, 0))) for by in shifts]
+            shifted = [jnp.pad(cotangent, ((0, 0), (by, largest - by), (0, 0))) for by in shifts]
             operands = jnp.concatenate([p.reshape(parts, -1, size) for p in pixels], 1), jnp.concatenate(shifted, 2)
             return jnp.matmul(*operands, preferred_element_type=total_dtype)
 
         return [total + product(*which) for total, which in zip(totals, products)], None
 
-    # What the rows of each product's result stand for.
-    met = [[((a, p), (b, q)) for (a, ps), (b, qs) in slices for p in ps for q in qs] for slices, _ in products]
-    sizes = [(len(where) * channels, len(shifts) * features) for where, (_, shifts) in zip(met, products)]
+    # The (offset, phase) in both directions of the rows of each product's result, in blocks of `channels` rows.
+    places = [[((a, p), (b, q)) for (a, ps), (b, qs) in slices for p in ps for q in qs] for slices, _ in products]
+    sizes = [(len(where) * channels, len(shifts) * features) for where, (_, shifts) in zip(places, products)]
     totals, _ = lax.scan(of_one, [jnp.zeros((parts, *size), total_dtype) for size in sizes], (x, cotangent))
     totals = [total.reshape(parts, -1, channels, len(w[1]), features) for total, w in zip(totals, products)]
     kernels = jnp.concatenate([t.swapaxes(2, 3).reshape(parts, -1, channels, features) for t in totals], 1)
-    found = [(i, (b + by, q)) for where, (_, shifts) in zip(met, products) for i, (b, q) in where for by in shifts]
+    found = [(i, (b + by, q)) for where, (_, shifts) in zip(places, products) for i, (b, q) in where for by in shifts]
     order = [found.index((i, j)) for i in down for j in right]
     if order != sorted(order):
         kernels = kernels[:, np.array(order)]
@@ -117,7 +125,7 @@ def kernel_gradients_by_image(
 
 
 def _runs(positions: Sequence[Pair]) -> list[tuple[int, range]]:
-    """Positions, each an offset and a phase, as offsets and the phases that follow one another there."""
+    """Merge positions (offset, phase) that follow one another at the same offset: (offset, range of phases)."""
     runs: list[tuple[int, range]] = []
     for offset, phase in positions:
         if runs and runs[-1] == (offset, range(runs[-1][1].start, phase)):

@@ -1,4 +1,4 @@
-"""Convolution of each image with a kernel of its own."""
+"""Convolution of each image in a batch with its own kernel."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core.lowering import for_cpu_alone
+from flaim_core.lowering import for_single_cpu
 from flaim_core.ops._broadcast import merge_axes, split_axis
 from flaim_core.ops._views import Pads, Pair, pad, shifted_views
 from flaim_core.ops.conv import conv
@@ -22,17 +22,17 @@ def conv_per_sample(
     groups: int = 1,
 ) -> Float[Array, "b h2 w2 f"]:
     """`conv` of each image with its own kernel."""
-    if for_cpu_alone(x, kernels):
+    if for_single_cpu(x, kernels):
         convolve = functools.partial(conv, stride=stride, padding=padding, groups=groups)
         return jax.vmap(lambda image, kernel: convolve(image[None], kernel)[0])(x, kernels)
     return _sum_of_products(x, kernels, Window(stride, padding, groups=groups))
 
 
 def _sum_of_products(x: Array, kernels: Array, window: Window) -> Array:
-    """The sum, over kernel positions, of the pixels that they meet times numbers of the image's own.
+    """The convolutions as a sum, over kernel positions, of products of a shifted view and the weights there.
 
-    `jax.vmap` of a convolution makes groups of channels of the batch: where that is sharded, each device would have to
-    see all images.
+    `jax.vmap` would turn the batch axis into groups of channels of one convolution. If the batch is sharded, each
+    device would then need all images.
     """
     _, height, width, per_group, features = kernels.shape
     size = window.output_size(x.shape[1:3], (height, width))

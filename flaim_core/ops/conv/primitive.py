@@ -1,8 +1,11 @@
-"""The primitives: convolution and depthwise convolution, bilinear in image and kernel, as a CPU runs them fastest.
+"""Convolution and depthwise convolution as bilinear primitives.
 
-Left to automatic differentiation, a derivative is composed of the pieces of the forward pass, and XLA fuses what
-surrounds it into the transpositions that it needs. These have derivatives of their own, which read the image, the
-kernel and the cotangent alone.
+    output            x (b, h, w, c), kernel (kh, kw, c_group, f)            -> y (b, h2, w2, f)
+    input gradient    cotangent (b, h2, w2, f), kernel                       -> (b, h, w, c)
+    kernel gradient   x, cotangent                                           -> (kh, kw, c_group, f)
+
+Each has an implementation for CPUs, in `rules` and `depthwise`. Automatic differentiation of the first would instead
+save every shifted view as a residual, and XLA would fuse surrounding operations into the gradients.
 """
 
 from typing import Any
@@ -30,12 +33,12 @@ convolution, convolution_p = bilinear(
 )
 
 
-def _depthwise_definition(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"], *, window: Window) -> Array:
+def _depthwise_xla(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"], *, window: Window) -> Array:
     return xla_convolution(x, kernel[:, :, None], window=window._replace(groups=x.shape[-1]))
 
 
 def _depthwise_batch(bind: Any, operands: tuple, dims: tuple, *, window: Window) -> tuple[Array, int]:
-    """`jax.vmap`: over images alone the mapped axis joins the batch, otherwise the channels."""
+    """The rule for `jax.vmap`: merge the mapped axis with the batch or, if kernels are mapped, with the channels."""
     (x, kernel), (x_dim, kernel_dim) = operands, dims
     if kernel_dim is None:
         x = jnp.moveaxis(x, x_dim, 0)
@@ -51,7 +54,7 @@ def _depthwise_batch(bind: Any, operands: tuple, dims: tuple, *, window: Window)
 
 depthwise, depthwise_p = bilinear(
     "depthwise_convolution",
-    _depthwise_definition,
+    _depthwise_xla,
     shape=_output_shape,
     on_cpu=_depthwise.forward,
     input_gradient=_depthwise.input_gradient,

@@ -15,10 +15,7 @@ import numpy as np
 from keras.src.legacy.saving import legacy_h5_format
 from keras.src.utils import naming
 
-from tests.numerics import lenient
 
-
-@lenient()
 def build(make: Callable[..., keras.Model], *, size: int, classes: int = 7, seed: int = 0) -> keras.Model:
     """A model of `keras.applications` for images of side `size`, every weight randomised, that puts out logits."""
     keras.backend.clear_session()  # so that the names that Keras makes up start anew
@@ -28,7 +25,6 @@ def build(make: Callable[..., keras.Model], *, size: int, classes: int = 7, seed
     return randomise(model, seed)
 
 
-@lenient()
 def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
     """Randomise every weight so that each counts and activations stay of order one."""
     rng = np.random.default_rng(seed)
@@ -57,7 +53,6 @@ def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.float32(role == "gamma") + np.float32(0.2) * rng.standard_normal(shape, np.float32)
 
 
-@lenient()
 def save(model: keras.Model, folder: Path) -> dict[str, Path]:
     """The model in each kind of file that Keras has or had, by kind."""
     files = {kind: folder / f"model{kind}" for kind in (".weights.h5", ".keras", ".h5")}
@@ -79,7 +74,6 @@ def run(model: keras.Model, module: str, images: np.ndarray) -> np.ndarray:
     return quickly(partial(model, training=False), preprocess(images.copy()))
 
 
-@lenient()
 def quickly(function: Callable, *args) -> np.ndarray:
     """The function's value, compiled without what takes longer than it saves in a single run."""
     return np.asarray(jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})(*args))

@@ -1,6 +1,4 @@
-"""Lowerings against XLA's own convolution and pooling: values and gradients."""
-
-import functools
+"""Convolution against XLA's: values, gradients, `jax.vmap`, dtypes."""
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from flaim_core import ops
-from tests.numerics import relative_error
-
-rng = np.random.default_rng(0)
-
-
-def _array(*shape):
-    return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+from tests.numerics import normal, relative_error
 
 
 def _generic(x, kernel, stride, padding, dilation, groups):
@@ -62,7 +54,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("case", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
 def test_convolution_and_its_gradients_are_xlas(case):
     height, width, channels, features, groups, kernel_size, stride, padding, dilation = case
-    x, kernel = _array(2, height, width, channels), _array(*kernel_size, channels // groups, features)
+    x, kernel = normal(2, height, width, channels), normal(*kernel_size, channels // groups, features)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
     def outputs(convolve):
@@ -100,7 +92,7 @@ def convolutions(draw):
 @given(convolutions())
 def test_any_convolution_and_its_gradients_are_xlas(case):
     height, width, channels, features, groups, kernel_size, stride, padding, dilation, dtype = case
-    x, kernel = _array(2, height, width, channels), _array(*kernel_size, channels // groups, features)
+    x, kernel = normal(2, height, width, channels), normal(*kernel_size, channels // groups, features)
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
@@ -119,7 +111,7 @@ def test_any_convolution_and_its_gradients_are_xlas(case):
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (1, 0)], ids=str)
 def test_convolution_under_vmap_and_twice_differentiated(axes, groups):
-    x, kernel = _array(3, 3, 7, 6, 4), _array(3, 3, 3, 4 // groups, 4)
+    x, kernel = normal(3, 3, 7, 6, 4), normal(3, 3, 3, 4 // groups, 4)
     x, kernel = (a if axis is not None else a[0] for a, axis in zip((x, kernel), axes))
     window = {"stride": (2, 1), "padding": ((1, 1), (0, 1)), "dilation": (1, 1), "groups": groups}
 
@@ -135,40 +127,19 @@ def test_convolution_under_vmap_and_twice_differentiated(axes, groups):
         assert relative_error(a, b) < 1e-5
 
 
-@pytest.mark.parametrize("axes", [(0, None), (2, None), (None, 0), (1, 2)], ids=str)
-def test_dense_under_vmap_and_twice_differentiated(axes):
-    shapes = ((2, 5, 4), (4, 6))
-    x, kernel = (
-        _array(*shape) if axis is None else _array(*shape[:axis], 3, *shape[axis:]) for shape, axis in zip(shapes, axes)
-    )
-
-    def outputs(product):
-        mapped = jax.vmap(lambda x, kernel: jnp.sin(product(x, kernel)), axes)
-        gradient = jax.grad(lambda x, kernel: (mapped(x, kernel) ** 2).sum(), (0, 1))
-        twice = jax.grad(lambda x, kernel: sum((g**2).sum() for g in gradient(x, kernel)), (0, 1))
-        _, tangent = jax.jvp(mapped, (x, kernel), (x + 1, kernel - 1))
-        return mapped(x, kernel), tangent, *gradient(x, kernel), *twice(x, kernel)
-
-    for a, b in zip(outputs(ops.dense), outputs(jnp.matmul)):
-        assert relative_error(a, b) < 1e-5
-
-
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_each_platform_gets_its_own_lowering(platform):
-    x, kernel = _array(1, 8, 8, 16), _array(3, 3, 1, 16)
+    x, kernel = normal(1, 8, 8, 16), normal(3, 3, 1, 16)
     convolve = jax.jit(lambda x, kernel: ops.conv(x, kernel, groups=16))
     text = jax.export.export(convolve, platforms=[platform])(x, kernel).mlir_module()
     assert ("stablehlo.convolution" in text) == (platform != "cpu")
-    pool = jax.jit(lambda x: ops.max_pool(x, (3, 3), (2, 2)))
-    text = jax.export.export(pool, platforms=[platform])(x).mlir_module()
-    assert ("reduce_window" in text) == (platform != "cpu")
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("case", ["pointwise", "patches", "depthwise", "grouped narrow", "dense"])
 def test_convolution_keeps_the_dtype(case, dtype):
     height, width, channels, features, groups, kernel_size, stride, padding, dilation = CONVOLUTIONS[case]
-    x, kernel = _array(2, height, width, channels), _array(*kernel_size, channels // groups, features)
+    x, kernel = normal(2, height, width, channels), normal(*kernel_size, channels // groups, features)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     half = ops.conv(x.astype(dtype), kernel.astype(dtype), **options)
     assert half.dtype == dtype
@@ -181,46 +152,3 @@ def test_convolution_keeps_the_dtype(case, dtype):
 def test_same_padding_is_xlas(size, kernel_size, stride):
     dilated = tuple(lax.padtype_to_pads(size, kernel_size, stride, "SAME"))
     assert ops.same_padding(size, kernel_size, stride) == dilated
-
-
-@pytest.mark.parametrize(
-    "dtype, width, bias, fused",
-    [
-        ("bfloat16", 64, False, True),
-        ("float16", 32, False, True),
-        ("float32", 64, False, False),  # cuDNN has none
-        ("bfloat16", 160, False, False),
-        ("bfloat16", 20, False, False),
-        ("bfloat16", 64, True, False),
-    ],
-)
-def test_attention_is_cudnns_within_its_limits(dtype, width, bias, fused, monkeypatch):
-    from jax._src.cudnn import fused_attention_stablehlo as cudnn
-
-    from flaim_core.ops import _attention
-
-    # What a machine with a GPU says of itself: jax asks before it traces.
-    monkeypatch.setattr(_attention, "for_gpu", lambda: True)
-    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 90800)
-    monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
-    tokens = jax.ShapeDtypeStruct((2, 3, 17, 4, width), dtype)
-    biases = [jax.ShapeDtypeStruct((4, 17, 17), dtype)] if bias else []
-    attend = jax.jit(lambda *args: ops.dot_product_attention(*args))
-    export = functools.partial(
-        jax.export.export, attend, disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__cudnn$fmhaSoftmax")]
-    )
-    for platform in ("cuda", "cpu"):
-        text = export(platforms=[platform])(tokens, tokens, tokens, *biases).mlir_module()
-        assert ("__cudnn$fmha" in text) == (fused and platform == "cuda")
-
-
-def test_partitions_reverse_and_differ():
-    x = _array(2, 8, 12, 3)
-    windows, grids = ops.window_partition(x, (4, 6)), ops.grid_partition(x, (4, 6))
-    assert windows.shape == grids.shape == (2, 4, 24, 3)
-    np.testing.assert_array_equal(ops.window_reverse(windows, (4, 6), (8, 12)), x)
-    np.testing.assert_array_equal(ops.grid_reverse(grids, (4, 6), (8, 12)), x)
-    np.testing.assert_array_equal(windows[:, 0], x[:, :4, :6].reshape(2, 24, 3))
-    np.testing.assert_array_equal(grids[:, 0], x[:, ::2, ::2].reshape(2, 24, 3))
-    with pytest.raises(ValueError, match="8x12 does not divide into windows of 3x6"):
-        ops.window_partition(x, (3, 6))
