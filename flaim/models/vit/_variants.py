@@ -1,6 +1,7 @@
 """The published Vision Transformers: a line each."""
 
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -20,7 +21,7 @@ def _variant(patch_size: int, input_size: int, **options) -> dict:
     return {"patch_size": patch_size, "input_size": input_size, **options}
 
 
-def _size(dim: int, depth: int, num_heads: int, **options: float) -> partial:
+def _size(dim: int, depth: int, num_heads: int, **options: Any) -> partial:
     """Variants of one width, depth and number of heads: a function `(patch_size, input_size, **options)`."""
     return partial(_variant, dim=dim, depth=depth, num_heads=num_heads, **options)
 
