@@ -21,6 +21,7 @@ from flaim_core import (
     classifier,
     conv,
     drop_path,
+    drop_path_schedule,
     gelu,
     gelu_tanh,
     global_response_norm,
@@ -52,12 +53,22 @@ def simple_norm(scope: Scope, x: Float[Array, "*b c"], *, eps: float = 1e-6) -> 
 
 @kernel
 def inverted_bottleneck(
-    scope: Scope, x: Float[Array, "b h w c"], *, hidden: int, dense: Callable, act: Callable, response_norm: bool
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    *,
+    mlp_ratio: float = 4,
+    dense: Callable = linear,
+    act: Callable = gelu,
+    response_norm: bool = False,
 ) -> Float[Array, "b h w c"]:
-    """Two pointwise layers, `fc1` to `hidden` and `fc2` back; V2 normalises the hidden activations (path `grn`)."""
-    y = act(dense(scope["fc1"], x, hidden))
+    """Two pointwise layers, `fc1` to `mlp_ratio` times the width and `fc2` back.
+
+    V2 normalises the hidden activations (path `grn`).
+    """
+    dim = x.shape[-1]
+    y = act(dense(scope["fc1"], x, int(mlp_ratio * dim)))
     y = global_response_norm(scope["grn"], y) if response_norm else y
-    return dense(scope["fc2"], y, x.shape[-1])
+    return dense(scope["fc2"], y, dim)
 
 
 @kernel
@@ -66,20 +77,15 @@ def block(
     x: Float[Array, "b h w c"],
     *,
     kernel_size: int = 7,
-    mlp_ratio: float = 4,
     norm: Callable = layer_norm,
-    act: Callable = gelu,
-    dense: Callable = linear,
-    response_norm: bool = False,
+    mlp: Callable = inverted_bottleneck,
     layer_scale_init: float | None = 1e-6,
     drop_path_rate: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, "b h w c"]:
     """`x` plus a depthwise convolution, a norm and an inverted bottleneck; leaf `gamma`, the layer scale of V1."""
     dim = x.shape[-1]
     y = convolution(scope["conv_dw"], x, dim, kernel_size=kernel_size, groups=dim)
-    y = norm(scope["norm"], y)
-    options = dict(dense=dense, act=act, response_norm=response_norm)
-    y = inverted_bottleneck(scope["mlp"], y, hidden=int(mlp_ratio * dim), **options)
+    y = mlp(scope["mlp"], norm(scope["norm"], y))
     if layer_scale_init is not None:
         y = layer_scale(scope, y, init_value=layer_scale_init)
     return x + drop_path(scope["drop_path"], y, drop_path_rate)
@@ -128,7 +134,6 @@ def convnext(
     """Convolutional network of as many stages as there are `depths`.
 
     Args:
-        n_classes: Positive: logits; -1: the classifier's input, pooled and normalised; 0: the last feature map.
         kernel_sizes: Sides of the depthwise kernels, one for all stages or one a stage.
         stem: How the image becomes a map four times smaller, a function `(scope, x, dim, norm=...)`.
         dense: The layers of a block's inverted bottleneck: `linear`, or `pointwise` where their kernels are stored as
@@ -144,15 +149,9 @@ def convnext(
     x = stem(scope["stem"], x, dims[0], norm=norm)
     scope.capture("stage_0", x)
 
-    options: dict = dict(
-        mlp_ratio=mlp_ratio,
-        norm=norm,
-        act=act,
-        dense=dense,
-        response_norm=response_norm,
-        layer_scale_init=layer_scale_init,
-    )
-    rates = [drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
+    mlp = partial(inverted_bottleneck, mlp_ratio=mlp_ratio, dense=dense, act=act, response_norm=response_norm)
+    options: dict = dict(mlp=mlp, norm=norm, layer_scale_init=layer_scale_init)
+    rates = drop_path_schedule(drop_path_rate, sum(depths))
     sizes = (kernel_sizes,) * len(depths) if isinstance(kernel_sizes, int) else kernel_sizes
     for i, (depth, dim, kernel_size) in enumerate(per_stage(depths=depths, dims=dims, kernel_sizes=sizes)):
         stage = scope["stages"][i]
@@ -175,34 +174,17 @@ def convnext(
     return classifier(head["fc"], x, n_classes, drop_rate=drop_rate)
 
 
-# Width of the first stage, depths.
-_SIZES = {
-    "zepto": (32, (2, 2, 4, 2)),
-    "atto": (40, (2, 2, 6, 2)),
-    "femto": (48, (2, 2, 6, 2)),
-    "pico": (64, (2, 2, 6, 2)),
-    "nano": (80, (2, 2, 8, 2)),
-    "tiny": (96, (3, 3, 9, 3)),
-    "small": (96, (3, 3, 27, 3)),
-    "base": (128, (3, 3, 27, 3)),
-    "large": (192, (3, 3, 27, 3)),
-    "xlarge": (256, (3, 3, 27, 3)),
-    "huge": (352, (3, 3, 27, 3)),
-    "xxlarge": (384, (3, 4, 30, 3)),
-}
 _tiered_stem = partial(overlap_stem, tiered=True)
 _activated_stem = partial(overlap_stem, act=gelu)
 
 
-def _v1(size: str, **config) -> dict:
-    """A variant: its size's name, what else is different."""
-    dim, depths = _SIZES[size]
-    dense = pointwise if size in ("zepto", "atto", "femto", "pico", "nano") else linear
+def _v1(dim: int, depths: Sequence[int], dense: Callable = linear, **config) -> dict:
+    """A variant: the first stage's width, which doubles from stage to stage, and the depths."""
     return {"depths": depths, "dims": (dim, 2 * dim, 4 * dim, 8 * dim), "dense": dense, **config}
 
 
-def _v2(size: str, **config) -> dict:
-    return _v1(size, response_norm=True, layer_scale_init=None, **config)
+def _v2(dim: int, depths: Sequence[int], dense: Callable = linear, **config) -> dict:
+    return _v1(dim, depths, dense, response_norm=True, layer_scale_init=None, **config)
 
 
 def _test(depths: Sequence[int], dims: Sequence[int], **config) -> dict:
@@ -210,34 +192,34 @@ def _test(depths: Sequence[int], dims: Sequence[int], **config) -> dict:
 
 
 VARIANTS = {
-    "convnext_zepto_rms": _v1("zepto", norm=simple_norm),
-    "convnext_zepto_rms_ols": _v1("zepto", norm=simple_norm, stem=_activated_stem),
-    "convnext_atto": _v1("atto"),
-    "convnext_atto_ols": _v1("atto", stem=_tiered_stem),
-    "convnext_atto_rms": _v1("atto", norm=rms_norm),
-    "convnext_femto": _v1("femto"),
-    "convnext_femto_ols": _v1("femto", stem=_tiered_stem),
-    "convnext_pico": _v1("pico"),
-    "convnext_pico_ols": _v1("pico", stem=_tiered_stem),
-    "convnext_nano": _v1("nano"),
-    "convnext_nano_ols": _v1("nano", stem=overlap_stem),
-    "convnext_tiny": _v1("tiny"),
-    "convnext_tiny_hnf": _v1("tiny", dense=pointwise, head_norm_first=True),
-    "convnext_small": _v1("small"),
-    "convnext_base": _v1("base"),
-    "convnext_large": _v1("large"),
-    "convnext_large_mlp": _v1("large", head_hidden=1536, input_size=320),
-    "convnext_xlarge": _v1("xlarge"),
-    "convnext_xxlarge": _v1("xxlarge", norm=coarse_layer_norm, input_size=256),
-    "convnextv2_atto": _v2("atto"),
-    "convnextv2_femto": _v2("femto"),
-    "convnextv2_pico": _v2("pico"),
-    "convnextv2_nano": _v2("nano"),
-    "convnextv2_tiny": _v2("tiny"),
-    "convnextv2_small": _v2("small"),
-    "convnextv2_base": _v2("base"),
-    "convnextv2_large": _v2("large"),
-    "convnextv2_huge": _v2("huge", input_size=384),
+    "convnext_zepto_rms": _v1(32, (2, 2, 4, 2), pointwise, norm=simple_norm),
+    "convnext_zepto_rms_ols": _v1(32, (2, 2, 4, 2), pointwise, norm=simple_norm, stem=_activated_stem),
+    "convnext_atto": _v1(40, (2, 2, 6, 2), pointwise),
+    "convnext_atto_ols": _v1(40, (2, 2, 6, 2), pointwise, stem=_tiered_stem),
+    "convnext_atto_rms": _v1(40, (2, 2, 6, 2), pointwise, norm=rms_norm),
+    "convnext_femto": _v1(48, (2, 2, 6, 2), pointwise),
+    "convnext_femto_ols": _v1(48, (2, 2, 6, 2), pointwise, stem=_tiered_stem),
+    "convnext_pico": _v1(64, (2, 2, 6, 2), pointwise),
+    "convnext_pico_ols": _v1(64, (2, 2, 6, 2), pointwise, stem=_tiered_stem),
+    "convnext_nano": _v1(80, (2, 2, 8, 2), pointwise),
+    "convnext_nano_ols": _v1(80, (2, 2, 8, 2), pointwise, stem=overlap_stem),
+    "convnext_tiny": _v1(96, (3, 3, 9, 3)),
+    "convnext_tiny_hnf": _v1(96, (3, 3, 9, 3), pointwise, head_norm_first=True),
+    "convnext_small": _v1(96, (3, 3, 27, 3)),
+    "convnext_base": _v1(128, (3, 3, 27, 3)),
+    "convnext_large": _v1(192, (3, 3, 27, 3)),
+    "convnext_large_mlp": _v1(192, (3, 3, 27, 3), head_hidden=1536, input_size=320),
+    "convnext_xlarge": _v1(256, (3, 3, 27, 3)),
+    "convnext_xxlarge": _v1(384, (3, 4, 30, 3), norm=coarse_layer_norm, input_size=256),
+    "convnextv2_atto": _v2(40, (2, 2, 6, 2), pointwise),
+    "convnextv2_femto": _v2(48, (2, 2, 6, 2), pointwise),
+    "convnextv2_pico": _v2(64, (2, 2, 6, 2), pointwise),
+    "convnextv2_nano": _v2(80, (2, 2, 8, 2), pointwise),
+    "convnextv2_tiny": _v2(96, (3, 3, 9, 3)),
+    "convnextv2_small": _v2(96, (3, 3, 27, 3)),
+    "convnextv2_base": _v2(128, (3, 3, 27, 3)),
+    "convnextv2_large": _v2(192, (3, 3, 27, 3)),
+    "convnextv2_huge": _v2(352, (3, 3, 27, 3), input_size=384),
     "test_convnext": _test((1, 2, 4, 2), (24, 32, 48, 64)),
     "test_convnext2": _test((1, 1, 1, 1), (32, 64, 96, 128)),
     "test_convnext3": _test((1, 1, 1, 1), (32, 64, 96, 128), kernel_sizes=(7, 5, 5, 3), act=jax.nn.silu),

@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 from flaim.family import Family, OlderNames, Timm
 from flaim_core import (
     Scope,
-    classifier,
+    classifier_head,
     drop_path,
+    drop_path_schedule,
     kernel,
     layer_norm,
     mlp,
-    ops,
     patch_embed,
     patch_merging,
     window_attention,
@@ -71,7 +71,7 @@ def swin(
     """Transformer of as many stages as there are `depths`, each of half the last one's map and twice its width.
 
     Args:
-        n_classes: Positive: logits; -1: pooled features; 0: the last feature map, normalised.
+        n_classes: 0 gives the last feature map after the norm.
         dim: Width of the first stage.
         num_heads: One number a stage.
         window: Side of the windows in tokens, one number for all stages or one a stage; blocks 1, 3, ... of a stage
@@ -83,7 +83,7 @@ def swin(
     scope.capture("stage_0", x)
 
     options = dict(mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, norm=norm)
-    rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
+    rates = iter(drop_path_schedule(drop_path_rate, sum(depths)))
     windows = (window,) * len(depths) if isinstance(window, int) else window
     for i, (depth, heads, side) in enumerate(per_stage(depths=depths, num_heads=num_heads, window=windows)):
         stage = scope["layers"][i]
@@ -97,10 +97,7 @@ def swin(
             )
         scope.capture(f"stage_{i + 1}", x)
 
-    x = norm(scope["norm"], x)
-    if n_classes == 0:
-        return x
-    return classifier(scope["head"]["fc"], ops.global_avg_pool(x), n_classes, drop_rate=drop_rate)
+    return classifier_head(scope["head"]["fc"], norm(scope["norm"], x), n_classes, drop_rate=drop_rate)
 
 
 _TINY = {"dim": 96, "num_heads": (3, 6, 12, 24), "depths": (2, 2, 6, 2)}

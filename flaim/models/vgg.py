@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flaim.family import Family, Timm
-from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops, relu
+from flaim_core import Scope, batch_norm, classifier_head, conv, dropout, kernel, ops, relu
 from flaim_core.checks import per_stage
 
 
@@ -57,7 +57,6 @@ def vgg(
     `stage_i` is what stage `i + 1` pools, the last one what the last pooling gives.
 
     Args:
-        n_classes: Positive: logits; -1: the classifier's input; 0: the last feature map.
         depths: Convolutions in each stage.
         norm: A kernel after each convolution, batch norm or None.
         head_features: Width of the two layers before the classifier.
@@ -76,20 +75,19 @@ def vgg(
     scope.capture(f"stage_{len(depths)}", x)
     if n_classes == 0:
         return x
-    options = dict(kernel_size=head_kernel_size, drop_rate=drop_rate)
-    x = ops.global_avg_pool(wide_layers(scope["pre_logits"], x, head_features, **options))
-    return classifier(scope["head"]["fc"], x, n_classes, drop_rate=drop_rate)
+    x = wide_layers(scope["pre_logits"], x, head_features, kernel_size=head_kernel_size, drop_rate=drop_rate)
+    return classifier_head(scope["head"]["fc"], x, n_classes, drop_rate=drop_rate)
 
 
-_DEPTHS = {
-    "vgg11": (1, 1, 2, 2, 2),
-    "vgg13": (2, 2, 2, 2, 2),
-    "vgg16": (2, 2, 3, 3, 3),
-    "vgg19": (2, 2, 4, 4, 4),
-}
 VARIANTS: dict[str, dict] = {
-    **{name: {"depths": depths} for name, depths in _DEPTHS.items()},
-    **{f"{name}_bn": {"depths": depths, "norm": batch_norm} for name, depths in _DEPTHS.items()},
+    "vgg11": {"depths": (1, 1, 2, 2, 2)},
+    "vgg13": {"depths": (2, 2, 2, 2, 2)},
+    "vgg16": {"depths": (2, 2, 3, 3, 3)},
+    "vgg19": {"depths": (2, 2, 4, 4, 4)},
+    "vgg11_bn": {"depths": (1, 1, 2, 2, 2), "norm": batch_norm},
+    "vgg13_bn": {"depths": (2, 2, 2, 2, 2), "norm": batch_norm},
+    "vgg16_bn": {"depths": (2, 2, 3, 3, 3), "norm": batch_norm},
+    "vgg19_bn": {"depths": (2, 2, 4, 4, 4), "norm": batch_norm},
 }
 
 FAMILY = Family(

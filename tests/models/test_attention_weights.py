@@ -9,7 +9,12 @@ import pytest
 import flaim_core as core
 from flaim.adapters import eqx as equinox_adapter
 from flaim.adapters import haiku as haiku_adapter
-from flaim.models.vit import diff_parallel_scaling_block, differential_schedule, map_pool, parallel_scaling_block
+from flaim.models.vit import (
+    attention_pooling,
+    diff_parallel_scaling_block,
+    differential_schedule,
+    parallel_scaling_block,
+)
 from tests.oracle import relative_error
 from tests.small import images, randomised, small
 
@@ -27,7 +32,7 @@ MODELS = {
         {f"blocks/{i}/attn/weights": (2, 4, 5, 5) for i in range(2)},
     ),
     "pooled": (
-        small("vit", depth=1, pool=map_pool),
+        small("vit", depth=1, pool=attention_pooling),
         {"blocks/0/attn/weights": (2, 2, 5, 5), "attn_pool/weights": (2, 2, 1, 4)},
     ),
     "swin": (
