@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim.family import Family, Timm
-from flaim_core import Scope, batch_norm, classifier, conv, dropout, kernel, ops, relu
+from flaim_core import Scope, batch_norm, classifier_head, conv, dropout, kernel, relu
+from flaim_core.layers.pooling import blurred_max_pooling, halve, max_pooling
 
 
 @kernel
@@ -21,9 +22,9 @@ def dense_layer(
     x: Float[Array, "b h w c"],
     features: int,
     *,
-    bottleneck: int = 4,
-    norm: Callable = batch_norm,
-    drop_rate: float = 0.0,
+    bottleneck: int,
+    norm: Callable,
+    drop_rate: float,
 ) -> Float[Array, "b h w d"]:
     """`x` and, beside it, `features` new channels: a 1x1 convolution to `bottleneck` times as many, a 3x3 one."""
     y = conv(scope["conv1"], relu(norm(scope["norm1"], x)), bottleneck * features, kernel_size=1, bias=False)
@@ -32,20 +33,10 @@ def dense_layer(
 
 
 @kernel
-def transition(scope: Scope, x: Float[Array, "b h w c"], *, norm: Callable = batch_norm) -> Float[Array, "b h2 w2 d"]:
+def transition(scope: Scope, x: Float[Array, "b h w c"], *, norm: Callable) -> Float[Array, "b h2 w2 d"]:
     """Half the width and half the resolution."""
     x = conv(scope["conv"], relu(norm(scope["norm"], x)), x.shape[-1] // 2, kernel_size=1, bias=False)
-    return ops.avg_pool(x, (2, 2), (2, 2))
-
-
-def max_pooling(x: Array) -> Array:
-    """3x3 max-pooling of stride 2."""
-    return ops.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-
-
-def blurred_max_pooling(x: Array) -> Array:
-    """Dense 3x3 max-pooling, then a blurred subsampling."""
-    return ops.blur_pool(ops.max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1))))
+    return halve(x)
 
 
 @kernel
@@ -67,12 +58,11 @@ def densenet(
     """Blocks of dense layers with transitions between them.
 
     Args:
-        n_classes: Positive: logits; -1: pooled features; 0: the last feature map.
         depths: Layers of each block.
         growth: Channels that each layer adds.
         bottleneck: Width of a layer's hidden map, in multiples of `growth`.
         stem_widths: Widths of three 3x3 convolutions; None for one 7x7 of width `2 * growth`.
-        stem_pool: How the stem halves its output once more.
+        stem_pool: How the stem halves its output once more, a function `(scope, x, norm)`.
         norm_eps: Epsilon of all norms; None for the norm's own.
         layer_drop_rate: Dropout rate of each layer's new channels.
     """
@@ -83,20 +73,18 @@ def densenet(
         x = conv(net[f"conv{i}"], x, width, kernel_size=kernel_size, stride=stride, bias=False)
         x = relu(norm(net[f"norm{i}"], x))
     scope.capture("stage_0", x)
-    x = stem_pool(x)
+    x = stem_pool(net["pool0"], x, norm)
 
-    options = dict(bottleneck=bottleneck, norm=norm, drop_rate=layer_drop_rate)
+    layer = partial(dense_layer, features=growth, bottleneck=bottleneck, norm=norm, drop_rate=layer_drop_rate)
     for stage, depth in enumerate(depths, 1):
         for i in range(1, depth + 1):
-            x = net[f"denseblock{stage}"][f"denselayer{i}"].call(dense_layer, x, growth, **options)
+            x = net[f"denseblock{stage}"][f"denselayer{i}"].call(layer, x)
         if stage < len(depths):
             scope.capture(f"stage_{stage}", x)
             x = transition(net[f"transition{stage}"], x, norm=norm)
     x = relu(norm(net["norm5"], x))
     scope.capture(f"stage_{len(depths)}", x)
-    return (
-        x if n_classes == 0 else classifier(scope["classifier"], ops.global_avg_pool(x), n_classes, drop_rate=drop_rate)
-    )
+    return classifier_head(scope["classifier"], x, n_classes, drop_rate=drop_rate)
 
 
 VARIANTS: dict[str, dict] = {

@@ -11,32 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim.family import Family, Timm
-from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu
+from flaim_core import Scope, batch_norm, classifier_head, conv, conv_norm_relu, kernel, ops, relu
 
-norm = partial(batch_norm, eps=1e-3)
-
-
-@kernel
-def conv_norm(
-    scope: Scope,
-    x: Float[Array, "b h w c"],
-    features: int,
-    kernel_size: int | tuple[int, int] = 1,
-    *,
-    stride: int = 1,
-    padding: int | None = None,
-) -> Float[Array, "b h2 w2 f"]:
-    """Convolution (`conv`), batch norm (`bn`), ReLU."""
-    x = conv(scope["conv"], x, features, kernel_size=kernel_size, stride=stride, padding=padding, bias=False)
-    return relu(norm(scope["bn"], x))
-
-
-halving = partial(conv_norm, kernel_size=3, stride=2, padding=0)
-
-
-def max_pool(x: Array) -> Array:
-    """3x3 max-pooling of stride 2, without padding."""
-    return ops.max_pool(x, (3, 3), (2, 2))
+layer = partial(conv_norm_relu, norm=partial(batch_norm, eps=1e-3))
+halving = partial(layer, kernel_size=3, stride=2, padding=0)
+max_pool = partial(ops.max_pool, window=(3, 3), stride=(2, 2))
 
 
 @kernel
@@ -45,20 +24,19 @@ def in_a_row(
 ) -> Float[Array, "b h2 w2 f"]:
     """Convolutions of these (width, kernel size), and one of width `last` that halves the map; paths 0, 1, ..."""
     for i, (features, kernel_size) in enumerate(layers):
-        x = conv_norm(scope[i], x, features, kernel_size)
+        x = layer(scope[i], x, features, kernel_size)
     return x if last is None else halving(scope[len(layers)], x, last)
 
 
 @kernel
 def mixed_5b(scope: Scope, x: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
     """Four branches side by side: 1x1, 5x5, two 3x3 convolutions, average pooling."""
+    pooled = ops.avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_padding=False)
     branches = [
-        conv_norm(scope["branch0"], x, 96),
+        layer(scope["branch0"], x, 96),
         in_a_row(scope["branch1"], x, ((48, 1), (64, 5))),
         in_a_row(scope["branch2"], x, ((64, 1), (96, 3), (96, 3))),
-        conv_norm(
-            scope["branch3"][1], ops.avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_padding=False), features=64
-        ),
+        layer(scope["branch3"][1], pooled, 64),
     ]
     return jnp.concatenate(branches, -1)
 
@@ -94,16 +72,13 @@ def residual(
 
     The first is a 1x1 convolution to `width`, the others rows of convolutions of these (width, kernel size).
     """
-    outputs = [conv_norm(scope["branch0"], x, width)]
+    outputs = [layer(scope["branch0"], x, width)]
     outputs += [in_a_row(scope[f"branch{i}"], x, layers) for i, layers in enumerate(branches, 1)]
     y = x + scale * conv(scope["conv2d"], jnp.concatenate(outputs, -1), x.shape[-1], kernel_size=1)
     return relu(y) if activate else y
 
 
-_BLOCK_35: dict = {
-    "width": 32,
-    "branches": (((32, 1), (32, 3)), ((32, 1), (48, 3), (64, 3))),
-}
+_BLOCK_35: dict = {"width": 32, "branches": (((32, 1), (32, 3)), ((32, 1), (48, 3), (64, 3)))}
 _BLOCK_17: dict = {"width": 192, "branches": (((128, 1), (160, (1, 7)), (192, (7, 1))),)}
 _BLOCK_8: dict = {"width": 192, "branches": (((192, 1), (224, (1, 3)), (256, (3, 1))),)}
 
@@ -121,16 +96,15 @@ def inception_resnet_v2(
     """A stem of convolutions and three stages of residual blocks. The image has at least 75 pixels a side.
 
     Args:
-        n_classes: Positive: logits; -1: pooled features; 0: the last feature map.
         depths: Scaled blocks in each stage; one unscaled block follows the last.
         features: Width of the last convolution.
     """
     x = halving(scope["conv2d_1a"], x, 32)
-    x = conv_norm(scope["conv2d_2a"], x, 32, 3, padding=0)
-    x = conv_norm(scope["conv2d_2b"], x, 64, 3)
+    x = layer(scope["conv2d_2a"], x, 32, 3, padding=0)
+    x = layer(scope["conv2d_2b"], x, 64, 3)
     scope.capture("stage_0", x)
-    x = conv_norm(scope["conv2d_3b"], max_pool(x), 80)
-    x = conv_norm(scope["conv2d_4a"], x, 192, 3, padding=0)
+    x = layer(scope["conv2d_3b"], max_pool(x), 80)
+    x = layer(scope["conv2d_4a"], x, 192, 3, padding=0)
     scope.capture("stage_1", x)
 
     x = scope["mixed_5b"].call(mixed_5b, max_pool(x))
@@ -142,9 +116,9 @@ def inception_resnet_v2(
     x = scope["mixed_7a"].call(mixed_7a, x)
     x = scope["repeat_2"].repeat(residual, x, depths[2], scale=0.2, **_BLOCK_8)
     x = scope["block8"].call(residual, x, scale=1.0, activate=False, **_BLOCK_8)
-    x = conv_norm(scope["conv2d_7b"], x, features)
+    x = layer(scope["conv2d_7b"], x, features)
     scope.capture("stage_4", x)
-    return x if n_classes == 0 else classifier(scope["classif"], ops.global_avg_pool(x), n_classes, drop_rate=drop_rate)
+    return classifier_head(scope["classif"], x, n_classes, drop_rate=drop_rate)
 
 
 VARIANTS = {"inception_resnet_v2": {"input_size": 299}}

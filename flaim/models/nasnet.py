@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim.family import Family, Timm
-from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu
+from flaim_core import Scope, batch_norm, classifier_head, conv, kernel, ops, relu
 
 norm = partial(batch_norm, eps=1e-3)
 Maps = tuple[Float[Array, "b _ _ _"], ...]  # the last output and, but for the first cell, the last but one
@@ -136,7 +136,6 @@ def nasnet(
     `stage_i` is activated, as timm's feature maps are.
 
     Args:
-        n_classes: Positive: logits; -1: pooled features; 0: the last feature map.
         features: Width of what comes out.
         skip_reduction: The cell after a reduction cell gets, as the output before that, what the reduction cell got as
             such, not the reduction cell's input.
@@ -160,10 +159,7 @@ def nasnet(
         for i in range(depth):
             maps = scope[f"cell_{stage * depth + i}"].call(normal_cell, maps, width_now), maps[0]
         scope.capture(f"stage_{stage + 2}", relu(maps[0]))
-    x = relu(maps[0])
-    if n_classes == 0:
-        return x
-    return classifier(scope["last_linear"], ops.global_avg_pool(x), n_classes, drop_rate=drop_rate)
+    return classifier_head(scope["last_linear"], relu(maps[0]), n_classes, drop_rate=drop_rate)
 
 
 VARIANTS: dict[str, dict] = {

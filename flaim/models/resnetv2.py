@@ -20,9 +20,10 @@ from flaim.family import Family, Timm
 from flaim_core import (
     Scope,
     batch_norm,
-    classifier,
+    classifier_head,
     conv,
     drop_path,
+    drop_path_schedule,
     evo_norm,
     group_norm,
     initializers,
@@ -32,6 +33,7 @@ from flaim_core import (
     round_features,
 )
 from flaim_core.checks import per_stage
+from flaim_core.layers.pooling import max_pooling
 
 
 @kernel
@@ -75,9 +77,9 @@ def shortcut(
     features: int,
     *,
     stride: int,
-    convolution: Callable,
     average: bool,
-    bias: bool = False,
+    convolution: Callable,
+    bias: bool,
 ) -> Float[Array, "b h2 w2 f"]:
     """Projection shortcut: a strided 1x1 convolution, or average pooling and a 1x1 one."""
     if average and stride > 1:
@@ -87,11 +89,18 @@ def shortcut(
 
 @kernel
 def basic(
-    scope: Scope, x: Float[Array, "b h w c"], features: int, *, stride: int, convolution: Callable, norm_act: Callable
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    features: int,
+    *,
+    stride: int,
+    convolution: Callable,
+    norm_act: Callable,
+    bias: bool,
 ) -> Float[Array, "b h2 w2 f"]:
-    """The residual branch of ResNet-18 and 34 after its first norm: two 3x3 convolutions."""
+    """The residual branch of ResNet-18 and 34 after its first norm: two 3x3 convolutions; `bias` is the last one's."""
     y = convolution(scope["conv1"], x, features, kernel_size=3, stride=stride, bias=False)
-    return convolution(scope["conv2"], norm_act(scope["norm2"], y), features, kernel_size=3, bias=False)
+    return convolution(scope["conv2"], norm_act(scope["norm2"], y), features, kernel_size=3, bias=bias)
 
 
 @kernel
@@ -103,9 +112,9 @@ def bottleneck(
     stride: int,
     convolution: Callable,
     norm_act: Callable,
-    bias: bool = False,
+    bias: bool,
 ) -> Float[Array, "b h2 w2 f"]:
-    """The residual branch of ResNet-50 and deeper after its first norm: 1x1, 3x3, 1x1; the last may have a `bias`."""
+    """The residual branch of ResNet-50 and deeper after its first norm: 1x1, 3x3, 1x1; `bias` is the last one's."""
     width = round_features(features / 4)
     y = convolution(scope["conv1"], x, width, kernel_size=1, bias=False)
     y = convolution(scope["conv2"], norm_act(scope["norm2"], y), width, kernel_size=3, stride=stride, bias=False)
@@ -119,31 +128,22 @@ def residual(
     features: int,
     *,
     branch: Callable,
-    stride: int,
-    project: bool,
-    convolution: Callable,
+    projection: Callable | None,
     norm_act: Callable,
-    average_shortcut: bool,
+    stride: int,
     drop_path_rate: float,
-    **options,
 ) -> Float[Array, "b h2 w2 f"]:
-    """`branch(norm(x)) + x`; a projection (path `downsample`) is of the normalised input too."""
+    """`branch(norm(x)) + x`; a `projection` (path `downsample`) is of the normalised input too."""
     normed = norm_act(scope["norm1"], x)
-    y = branch(scope, normed, features, stride=stride, convolution=convolution, norm_act=norm_act, **options)
-    if project:
-        projection = dict(stride=stride, convolution=convolution, average=average_shortcut)
-        x = shortcut(scope["downsample"], normed, features, **projection, **options)
+    y = branch(scope, normed, features, stride=stride)
+    if projection is not None:
+        x = projection(scope["downsample"], normed, features, stride=stride)
     elif stride > 1:
         x = ops.subsample(x, (stride, stride))
     return x + drop_path(scope["drop_path"], y, drop_path_rate)
 
 
-def max_pooling(x: Array) -> Array:
-    """3x3 max-pooling of stride 2."""
-    return ops.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-
-
-def zero_padded_max_pooling(x: Array) -> Array:
+def zero_padded_max_pooling(scope: Scope, x: Float[Array, "b h w c"], norm: Callable) -> Float[Array, "b h2 w2 c"]:
     """3x3 max-pooling of stride 2 in which the zeros around the image count."""
     return ops.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (2, 2))
 
@@ -173,11 +173,11 @@ def resnetv2(
     """Pre-activation residual network.
 
     Args:
-        n_classes: Positive: logits; -1: pooled features; 0: the last feature map.
         branch: `basic` or `bottleneck`.
         widths: What each stage puts out.
         stride_last: A stage's stride is in its last block, not in its first.
         stem_widths: Width of a 7x7 convolution, or those of three 3x3 ones.
+        stem_pool: How the stem halves its output once more, a function `(scope, x, norm)`.
         average_shortcut: Projection shortcuts pool first instead of striding.
         convolution: `conv` or `standardised_conv`.
         conv_bias: The stem, the shortcuts and the last convolution of each block have biases.
@@ -195,65 +195,69 @@ def resnetv2(
             x = norm_act(stem[f"norm{i - 1}"], x) if i > 1 else x
             x = convolution(stem[f"conv{i}"], x, width, kernel_size=3, stride=2 if i == 1 else 1, bias=False)
     scope.capture("stage_0", x)
-    x = stem_pool(x)
+    x = stem_pool(stem["pool"], x, norm)
 
-    options = dict(branch=branch, convolution=convolution, norm_act=norm_act, average_shortcut=average_shortcut)
-    options |= {"bias": True} if conv_bias else {}
-    rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
+    projection = partial(shortcut, average=average_shortcut, convolution=convolution, bias=conv_bias)
+    block = partial(
+        residual, branch=partial(branch, convolution=convolution, norm_act=norm_act, bias=conv_bias), norm_act=norm_act
+    )
+    rates = iter(drop_path_schedule(drop_path_rate, sum(depths)))
     for stage, (depth, width, stride) in enumerate(per_stage(depths=depths, widths=widths, strides=strides)):
         for i in range(depth):
+            projects = i == 0 and (branch is bottleneck or stride > 1 or x.shape[-1] != width)
             x = scope["stages"][stage]["blocks"][i].call(
-                residual,
+                block,
                 x,
                 width,
+                projection=projection if projects else None,
                 stride=stride if i == (depth - 1 if stride_last else 0) else 1,
-                project=i == 0 and (branch is bottleneck or stride > 1 or x.shape[-1] != width),
                 drop_path_rate=next(rates),
-                **options,
             )
         scope.capture(f"stage_{stage + 1}", x)
-    x = norm_act(scope["norm"], x)
-    return (
-        x if n_classes == 0 else classifier(scope["head"]["fc"], ops.global_avg_pool(x), n_classes, drop_rate=drop_rate)
-    )
+    return classifier_head(scope["head"]["fc"], norm_act(scope["norm"], x), n_classes, drop_rate=drop_rate)
 
 
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-_STEMS: dict[str, dict] = {
-    "": {},
-    "d": {"stem_widths": (32, 32, 64), "average_shortcut": True},
-    "t": {"stem_widths": (24, 32, 64), "average_shortcut": True},
-}
+_R18 = {"branch": basic, "depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512)}
+_R34 = {"branch": basic, "depths": (3, 4, 6, 3), "widths": (64, 128, 256, 512)}
+_R50 = {"depths": (3, 4, 6, 3)}
+_R101 = {"depths": (3, 4, 23, 3)}
+_R152 = {"depths": (3, 8, 36, 3)}
+
+_D = {"stem_widths": (32, 32, 64), "average_shortcut": True}
+_T = {"stem_widths": (24, 32, 64), "average_shortcut": True}
 
 
-def _resnetv2(layers: int, stem: str = "", **config) -> dict:
-    shape = {"branch": basic, "widths": (64, 128, 256, 512)} if layers < 50 else {}
-    return {"depths": _DEPTHS[layers], **shape, **_STEMS[stem], **config}
-
-
-def _bit(layers: int, width: int, input_size: int = 448) -> dict:
+def _bit(width: int) -> dict:
+    """BiT's, whose stem and stages are `width` times as wide as ResNet's."""
     return {
-        "depths": _DEPTHS[layers],
         "widths": tuple(width * w for w in (256, 512, 1024, 2048)),
         "stem_widths": (64 * width,),
         "stem_pool": zero_padded_max_pooling,
         "convolution": standardised_conv,
         "norm": group_norm,
-        "input_size": input_size,
     }
 
 
-VARIANTS: dict[str, dict] = {
-    "resnetv2_50x1_bit": _bit(50, 1, 224),
-    "resnetv2_50x3_bit": _bit(50, 3),
-    "resnetv2_101x1_bit": _bit(101, 1),
-    "resnetv2_101x3_bit": _bit(101, 3),
-    "resnetv2_152x2_bit": _bit(152, 2, 224),
-    "resnetv2_152x4_bit": _bit(152, 4, 480),
-    **{f"resnetv2_{layers}{stem}": _resnetv2(layers, stem) for layers in (18, 34, 101, 152) for stem in ("", "d")},
-    **{f"resnetv2_50{stem}": _resnetv2(50, stem) for stem in ("", "d", "t")},
-    "resnetv2_50d_gn": _resnetv2(50, "d", norm=group_norm),
-    "resnetv2_50d_evos": _resnetv2(50, "d", norm_act=evo_norm_32),
+VARIANTS = {
+    "resnetv2_50x1_bit": _R50 | _bit(1),
+    "resnetv2_50x3_bit": _R50 | _bit(3) | {"input_size": 448},
+    "resnetv2_101x1_bit": _R101 | _bit(1) | {"input_size": 448},
+    "resnetv2_101x3_bit": _R101 | _bit(3) | {"input_size": 448},
+    "resnetv2_152x2_bit": _R152 | _bit(2),
+    "resnetv2_152x4_bit": _R152 | _bit(4) | {"input_size": 480},
+    "resnetv2_18": _R18,
+    "resnetv2_18d": _R18 | _D,
+    "resnetv2_34": _R34,
+    "resnetv2_34d": _R34 | _D,
+    "resnetv2_101": _R101,
+    "resnetv2_101d": _R101 | _D,
+    "resnetv2_152": _R152,
+    "resnetv2_152d": _R152 | _D,
+    "resnetv2_50": _R50,
+    "resnetv2_50d": _R50 | _D,
+    "resnetv2_50t": _R50 | _T,
+    "resnetv2_50d_gn": _R50 | _D | {"norm": group_norm},
+    "resnetv2_50d_evos": _R50 | _D | {"norm_act": evo_norm_32},
 }
 
 FAMILY = Family(

@@ -11,7 +11,7 @@ from functools import partial
 from jaxtyping import Array, Float
 
 from flaim.family import Family, Timm
-from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu, resolve_padding
+from flaim_core import Scope, batch_norm, classifier_head, conv, kernel, ops, relu, resolve_padding
 
 
 @kernel
@@ -68,7 +68,6 @@ def xception(
     `stage_i` is activated, as timm's feature maps are.
 
     Args:
-        n_classes: Positive: logits; -1: pooled features; 0: the last feature map.
         entry_widths: A block each, which halves the map; the last one is the width of the middle flow.
         middle_depth: Blocks of the middle flow.
         exit_widths: Of the last block, which halves the map, and of the two separable convolutions that follow it.
@@ -94,7 +93,7 @@ def xception(
     for i, width in enumerate(exit_widths[1:], 3):
         x = relu(norm(scope[f"bn{i}"], separable_conv(scope[f"conv{i}"], x, width)))
     scope.capture(f"stage_{done + 1}", x)
-    return x if n_classes == 0 else classifier(scope["fc"], ops.global_avg_pool(x), n_classes, drop_rate=drop_rate)
+    return classifier_head(scope["fc"], x, n_classes, drop_rate=drop_rate)
 
 
 VARIANTS = {"legacy_xception": {"input_size": 299}}

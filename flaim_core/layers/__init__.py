@@ -5,6 +5,7 @@ from flaim_core.layers._attention_pool import attention_pool
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
+from flaim_core.layers._conv_norm_relu import conv_norm_relu
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
@@ -39,6 +40,7 @@ __all__ = [
     "conditional_conv",
     "conv",
     "conv_norm_act",
+    "conv_norm_relu",
     "depthwise_separable",
     "differential_attention",
     "differential_heads",
