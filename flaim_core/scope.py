@@ -11,7 +11,7 @@ reading: `run.Run` computes with arrays, `readings.Declare` collects the leaves 
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from flaim_core.run import Options, Reading, Replacement, Run
 from flaim_core.tree import Path
 
 PARAMS, STATS = "params", "batch_stats"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class MissingKeyError(ValueError):
@@ -146,7 +149,7 @@ class Scope:
         return self._reading.stack(block, self, x, n, dict(each or {}), after, kwargs)
 
 
-def kernel(fn: Callable) -> Callable:
+def kernel(fn: Callable[Concatenate[Scope, P], R]) -> Callable[Concatenate[Scope | Mapping, P], R]:
     """A decorator that makes `fn(scope, x, ...)` a kernel.
 
     A kernel can also be called with a nested dict of parameters (or variables) in place of the scope. It then runs
@@ -154,7 +157,7 @@ def kernel(fn: Callable) -> Callable:
     """
 
     @functools.wraps(fn)
-    def wrapper(scope, *args, **kwargs):
+    def wrapper(scope: Scope | Mapping, *args: P.args, **kwargs: P.kwargs) -> R:
         if not isinstance(scope, Scope):
             scope = Scope(Run(Options(dtype=float_dtype((args, kwargs)))), (), *collections_of(scope))
         return scope._reading.kernel(fn, scope, args, kwargs)

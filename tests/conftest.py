@@ -21,6 +21,8 @@ FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 install_import_hook(["flaim", "flaim_core"], "tests.typechecker.check")
 
+pytest_plugins = ["tests.seconds"]
+
 
 @pytest.fixture
 def lenient():

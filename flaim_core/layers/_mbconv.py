@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import jax
 from jaxtyping import Array, Float
@@ -39,7 +40,7 @@ def mbconv(
     residual: bool = True,
     expand_kernel_size: int | tuple[int, ...] = 1,
     project_kernel_size: int | tuple[int, ...] = 1,
-    padding: int | tuple | str | None = None,
+    padding: int | tuple | Literal["same"] | None = None,
     norm: Callable = batch_norm,
     act: Callable = jax.nn.silu,
     norm_act: Callable | None = None,
@@ -106,7 +107,7 @@ def fused_mbconv(
     group_size: int | None = None,
     se_ratio: float = 0.0,
     residual: bool = True,
-    padding: int | tuple | str | None = None,
+    padding: int | tuple | Literal["same"] | None = None,
     norm: Callable = batch_norm,
     act: Callable = jax.nn.silu,
     norm_act: Callable | None = None,
@@ -156,7 +157,7 @@ def depthwise_separable(
     se_ratio: float = 0.0,
     residual: bool = True,
     activate_output: bool = False,
-    padding: int | tuple | str | None = None,
+    padding: int | tuple | Literal["same"] | None = None,
     norm: Callable = batch_norm,
     act: Callable = jax.nn.silu,
     norm_act: Callable | None = None,
@@ -203,7 +204,7 @@ def conv_norm_act(
     kernel_size: int = 3,
     stride: int = 1,
     residual: bool = False,
-    padding: int | tuple | str | None = None,
+    padding: int | tuple | Literal["same"] | None = None,
     norm: Callable = batch_norm,
     act: Callable = jax.nn.silu,
     norm_act: Callable | None = None,

@@ -29,7 +29,7 @@ def mixed_conv(
     the first also takes the remainder. `groups` is 1 (each part a dense convolution) or the input's width (each part
     a depthwise one). Tan and Le, "MixConv: Mixed Depthwise Convolutional Kernels" (2019).
     """
-    options = dict(stride=stride, padding=padding, bias=bias, kernel_init=kernel_init)
+    options: dict = dict(stride=stride, padding=padding, bias=bias, kernel_init=kernel_init)
     if isinstance(kernel_size, int):
         return conv(scope, x, features, kernel_size=kernel_size, groups=groups, **options)
     if groups not in (1, x.shape[-1]):

@@ -54,7 +54,7 @@ def window_attention(
         x = jnp.roll(x, (-down, -right), (1, 2))
     if (rows, columns) != size:
         x = jnp.pad(x, ((0, 0), (0, rows - size[0]), (0, columns - size[1]), (0, 0)))
-    options = dict(num_heads=num_heads, qkv_bias=qkv_bias, proj_bias=proj_bias, drop_rate=drop_rate)
+    options: dict = dict(num_heads=num_heads, qkv_bias=qkv_bias, proj_bias=proj_bias, drop_rate=drop_rate)
     windows = attention(scope, ops.window_partition(x, window), bias=bias, **options)
     x = ops.window_reverse(windows, window, (rows, columns))[:, : size[0], : size[1]]
     return jnp.roll(x, (down, right), (1, 2)) if shifted else x

@@ -107,7 +107,7 @@ def vit(
     if not class_token and (distilled or pool is class_token_pool):
         raise ValueError("a model with class_token=False pools all tokens: give pool=average_pool or attention_pooling")
     check_heads(scope["blocks"], dim, num_heads)
-    embed = dict(patch_size=patch_size, bias=not pre_norm, norm=embed_norm, drop_remainder=drop_remainder)
+    embed: dict = dict(patch_size=patch_size, bias=not pre_norm, norm=embed_norm, drop_remainder=drop_remainder)
     x = patch_embed(scope["patch_embed"], x, dim, **embed)
     require_fixed(scope, "pos_embed", x.shape[1:3])
     x = x.reshape(x.shape[0], -1, dim)
