@@ -6,17 +6,17 @@ Howard et al., "Searching for MobileNetV3" (2019); Cui et al., "PP-LCNet" (2021)
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import jax
 from jaxtyping import Array, Float
 
 from flaim.family import Family, Timm
-from flaim_core import Scope, batch_norm, classifier, kernel, ops, relu, round_features, squeeze_excite
-from flaim_core import conv as convolution
-from flaim_core.layers.stacks import Stack, Stages, conv, ds, mb, run, scale
+from flaim_core import Scope, batch_norm, classifier, conv, kernel, ops, relu, round_features, squeeze_excite
+from flaim_core.layers.stacks import Stack, Stages, ds, mb, plain, run, scale
 
 hard_swish = jax.nn.hard_swish
-_round = partial(round_features, multiple=1)
+_nearest = partial(round_features, multiple=1)  # to a whole number
 
 
 @kernel
@@ -29,9 +29,10 @@ def hard_squeeze_excite(
     round_hidden: Callable = round_features,
     inner_act: Callable | None = relu,
 ) -> Float[Array, "b h w c"]:
-    """Squeeze-and-excitation with a hard sigmoid, a quarter as wide as `x` instead of `hidden`.
+    """Squeeze-and-excitation with a hard sigmoid.
 
-    `inner_act` None is the block's own `act`.
+    Its hidden width is a quarter of the width of `x`, rounded by `round_hidden`. It takes a `hidden` because every
+    channel attention of `flaim_core.mbconv` does, and ignores it. `inner_act` follows its first layer; None for `act`.
     """
     return squeeze_excite(
         scope,
@@ -53,7 +54,7 @@ def mobilenetv3(
     stem_features: int = 16,
     head_features: int = 1280,
     head_bias: bool = True,
-    padding: int | str | None = None,
+    padding: int | Literal["same"] | None = None,
     norm: Callable = batch_norm,
     act: Callable = hard_swish,
     drop_rate: float = 0.0,
@@ -62,89 +63,104 @@ def mobilenetv3(
     """A strided convolution, stages of stacks of blocks, pooling, a linear layer and a classifier.
 
     Args:
-        n_classes: Positive: logits; -1: the classifier's input; 0: the last feature map.
-        stages: The stacks of each stage; what a stack's own options say goes before `padding`, `norm`, `act`.
+        n_classes: Positive: logits; -1: the classifier's input, `head_features` wide; 0: the last feature map.
+        stages: The stacks of each stage; their own options override `padding`, `norm` and `act`.
         head_features: Width of the layer before the classifier.
         padding, norm, act: As in `flaim_core.mbconv`.
         drop_rate: Of the classifier's input.
-        drop_path_rate: The rate that growing linearly from 0 at the first block would reach one after the last.
+        drop_path_rate: Stochastic depth: block `i` of `n`, counted from 0, is dropped at `drop_path_rate * i / n`.
     """
-    x = convolution(scope["conv_stem"], x, stem_features, kernel_size=3, stride=2, padding=padding, bias=False)
+    x = conv(scope["conv_stem"], x, stem_features, kernel_size=3, stride=2, padding=padding, bias=False)
     x = act(norm(scope["bn1"], x))
     scope.capture("stage_0", x)
     x = run(scope, x, stages, dict(padding=padding, norm=norm, act=act), drop_path_rate)
     if n_classes == 0:
         return x
     pooled = ops.global_avg_pool(x)[:, None, None]
-    x = act(convolution(scope["conv_head"], pooled, head_features, kernel_size=1, bias=head_bias))[:, 0, 0]
+    x = act(conv(scope["conv_head"], pooled, head_features, kernel_size=1, bias=head_bias))[:, 0, 0]
     return classifier(scope["classifier"], x, n_classes, drop_rate=drop_rate)
 
 
-# Columns: depth, kernel size, stride of the first block, expansion (not of `ds` and `conv`), width, and where there is
-# squeeze-and-excitation its ratio, which is always a quarter.
-# fmt: off
-def _large(kernel_size: int = 5, se_ratio: float = 0.25, attention: Callable = hard_squeeze_excite, **first) -> Stages:
-    block = partial(mb, channel_attention=attention)
+# One stage a line; `flaim_core.layers.stacks` says what the columns mean. The ratio of squeeze-and-excitation says only
+# whether there is one, since `hard_squeeze_excite` computes its hidden width itself.
+def _large(kernel_size: int = 5, se_ratio: float = 0.25, attention: Callable = hard_squeeze_excite) -> Stages:
+    gated = partial(mb, channel_attention=attention)
     return (
-        ds(1, 3, 1, 16, act=relu, **first), mb(1, 3, 2, 4, 24, act=relu) + mb(1, 3, 1, 3, 24, act=relu),
-        block(3, kernel_size, 2, 3, 40, se_ratio, act=relu),
+        ds(1, 3, 1, 16, act=relu),
+        mb(1, 3, 2, 4, 24, act=relu) + mb(1, 3, 1, 3, 24, act=relu),
+        gated(3, kernel_size, 2, 3, 40, se_ratio, act=relu),
         mb(1, 3, 2, 6, 80) + mb(1, 3, 1, 2.5, 80) + mb(2, 3, 1, 2.3, 80),
-        block(2, 3, 1, 6, 112, se_ratio), block(3, kernel_size, 2, 6, 160, se_ratio), conv(1, 1, 1, 960),
+        gated(2, 3, 1, 6, 112, se_ratio),
+        gated(3, kernel_size, 2, 6, 160, se_ratio),
+        plain(1, 1, 1, 960),
     )
 
 
 def _small(kernel_size: int = 5, se_ratio: float = 0.25) -> Stages:
-    block = partial(mb, channel_attention=hard_squeeze_excite)
+    gated = partial(mb, channel_attention=hard_squeeze_excite)
     return (
         ds(1, 3, 2, 16, se_ratio, act=relu, channel_attention=hard_squeeze_excite),
         mb(1, 3, 2, 4.5, 24, act=relu) + mb(1, 3, 1, 3.67, 24, act=relu),
-        block(1, kernel_size, 2, 4, 40, se_ratio) + block(2, kernel_size, 1, 6, 40, se_ratio),
-        block(2, kernel_size, 1, 3, 48, se_ratio), block(3, kernel_size, 2, 6, 96, se_ratio), conv(1, 1, 1, 576),
+        gated(1, kernel_size, 2, 4, 40, se_ratio) + gated(2, kernel_size, 1, 6, 40, se_ratio),
+        gated(2, kernel_size, 1, 3, 48, se_ratio),
+        gated(3, kernel_size, 2, 6, 96, se_ratio),
+        plain(1, 1, 1, 576),
     )
 
 
-def _lcnet() -> Stages:
+def _lcnet_stages() -> Stages:
     block = partial(ds, residual=False, activate_output=True)
-    gate = {"channel_attention": partial(hard_squeeze_excite, round_hidden=_round)}
+    attention = partial(hard_squeeze_excite, round_hidden=_nearest)
     return (
-        block(1, 3, 1, 32), block(2, 3, 2, 64), block(2, 3, 2, 128), block(1, 3, 2, 256) + block(1, 5, 1, 256),
-        block(4, 5, 1, 256), block(2, 5, 2, 512, 0.25, **gate),
+        block(1, 3, 1, 32),
+        block(2, 3, 2, 64),
+        block(2, 3, 2, 128),
+        block(1, 3, 2, 256) + block(1, 5, 1, 256),
+        block(4, 5, 1, 256),
+        block(2, 5, 2, 512, 0.25, channel_attention=attention),
     )
-# fmt: on
 
 
-def _variant(stages: Stages, width: float = 1.0, depth: float = 1.0, *, stem: int = 16, **config) -> dict:
-    """A network scaled in width, that of its stem included, and depth."""
-    return {"stages": scale(stages, width, depth), "stem_features": round_features(stem * width), **config}
+def _v3(
+    stages: Stages, head: int, width: float = 1.0, depth: float = 1.0, *, act: Callable = hard_swish, **config
+) -> dict:
+    """A MobileNetV3, scaled in width and depth; its stem is never narrower than 16 channels."""
+    stem = max(16, round_features(16 * width))
+    return {"stages": scale(stages, width, depth), "stem_features": stem, "head_features": head, "act": act, **config}
 
 
-def _v3(size: str, width: float = 1.0, depth: float = 1.0, *, minimal: bool = False, **config) -> dict:
-    """A MobileNetV3, `"large"` or `"small"`; its stem does not get narrower than three quarters."""
-    stages = {"large": _large, "small": _small}[size](*((3, 0.0) if minimal else ()))
-    head = {"large": 1280, "small": 1024}[size]
-    variant = _variant(stages, width, depth, head_features=head, act=relu if minimal else hard_swish, **config)
-    return variant if width >= 0.75 else {**variant, "stem_features": 16}
+def _lcnet(width: float) -> dict:
+    """A PP-LCNet, scaled in width."""
+    return {"stages": scale(_lcnet_stages(), width, 1.0), "stem_features": round_features(16 * width)}
 
+
+_LARGE, _LARGE_MINIMAL, _SMALL, _SMALL_MINIMAL = _large(), _large(3, 0.0), _small(), _small(3, 0.0)
+# timm's own MobileNetV3: no shortcut in the first block, the block's activation inside squeeze-and-excitation.
+_OWN_ACT = partial(hard_squeeze_excite, round_hidden=_nearest, inner_act=None)
+_RW = (ds(1, 3, 1, 16, act=relu, residual=False), *_large(attention=_OWN_ACT)[1:])
 
 _EPS_1E_3 = partial(batch_norm, eps=1e-3)
-_TF: dict = {"padding": "same", "norm": _EPS_1E_3}  # what networks converted from TensorFlow keep of it
-_OWN_ACT = partial(hard_squeeze_excite, round_hidden=_round, inner_act=None)
+_TF: dict = {"padding": "same", "norm": _EPS_1E_3}  # of networks converted from TensorFlow
 
 VARIANTS = {
-    "mobilenetv3_large_075": _v3("large", 0.75),
-    "mobilenetv3_large_100": _v3("large"),
-    "mobilenetv3_large_150d": _v3("large", 1.5, 1.2, input_size=256),
-    "mobilenetv3_small_050": _v3("small", 0.5),
-    "mobilenetv3_small_075": _v3("small", 0.75),
-    "mobilenetv3_small_100": _v3("small"),
-    "mobilenetv3_rw": _variant(_large(attention=_OWN_ACT, residual=False), head_bias=False, norm=_EPS_1E_3),
-    "tf_mobilenetv3_large_075": _v3("large", 0.75, **_TF),
-    "tf_mobilenetv3_large_100": _v3("large", **_TF),
-    "tf_mobilenetv3_large_minimal_100": _v3("large", minimal=True, **_TF),
-    "tf_mobilenetv3_small_075": _v3("small", 0.75, **_TF),
-    "tf_mobilenetv3_small_100": _v3("small", **_TF),
-    "tf_mobilenetv3_small_minimal_100": _v3("small", minimal=True, **_TF),
-    **{f"lcnet_{name}": _variant(_lcnet(), int(name) / 100) for name in ("035", "050", "075", "100", "150")},
+    "mobilenetv3_large_075": _v3(_LARGE, 1280, 0.75),
+    "mobilenetv3_large_100": _v3(_LARGE, 1280),
+    "mobilenetv3_large_150d": _v3(_LARGE, 1280, 1.5, 1.2, input_size=256),
+    "mobilenetv3_small_050": _v3(_SMALL, 1024, 0.5),
+    "mobilenetv3_small_075": _v3(_SMALL, 1024, 0.75),
+    "mobilenetv3_small_100": _v3(_SMALL, 1024),
+    "mobilenetv3_rw": {"stages": _RW, "stem_features": 16, "head_bias": False, "norm": _EPS_1E_3},
+    "tf_mobilenetv3_large_075": _v3(_LARGE, 1280, 0.75, **_TF),
+    "tf_mobilenetv3_large_100": _v3(_LARGE, 1280, **_TF),
+    "tf_mobilenetv3_large_minimal_100": _v3(_LARGE_MINIMAL, 1280, act=relu, **_TF),
+    "tf_mobilenetv3_small_075": _v3(_SMALL, 1024, 0.75, **_TF),
+    "tf_mobilenetv3_small_100": _v3(_SMALL, 1024, **_TF),
+    "tf_mobilenetv3_small_minimal_100": _v3(_SMALL_MINIMAL, 1024, act=relu, **_TF),
+    "lcnet_035": _lcnet(0.35),
+    "lcnet_050": _lcnet(0.5),
+    "lcnet_075": _lcnet(0.75),
+    "lcnet_100": _lcnet(1.0),
+    "lcnet_150": _lcnet(1.5),
 }
 
 FAMILY = Family(
@@ -153,5 +169,5 @@ FAMILY = Family(
     VARIANTS,
     choices={"Stack": Stack, "hard_squeeze_excite": hard_squeeze_excite},
     timm=Timm(("mobilenetv3",)),
-    tiny=("mobilenetv3_small_100", {"input_size": 32, "stages": VARIANTS["mobilenetv3_small_100"]["stages"][:3]}),
+    tiny=("mobilenetv3_small_100", {"input_size": 32, "stages": _SMALL[:3]}),
 )

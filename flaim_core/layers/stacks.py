@@ -1,19 +1,35 @@
-"""Stages of stacks of mobile convolution blocks, as data: what EfficientNet and its relatives consist of."""
+"""Stages of mobile convolution blocks, as data: the tables of EfficientNet, MobileNet and their relatives.
+
+A `Stack` is a number of equal blocks, a stage is one or more stacks. `plain`, `ds`, `mb` and `fused` each make a stage
+of one stack; `+` joins such stages to one of several stacks. Their arguments are the columns of the papers' tables:
+
+    depth, kernel size, stride of the first block, expansion ratio (`mb` and `fused`), width,
+    squeeze-and-excitation ratio (where there is one)
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from jaxtyping import Array, Float
 
-from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, mbconv, round_features
+from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, fused_mbconv, mbconv, round_features
 from flaim_core.scope import Scope
 
 
 @dataclass(frozen=True)
 class Stack:
-    """`depth` blocks in a row: their kernel, width, options; `first` holds the first one's own options (its stride)."""
+    """Equal blocks, one after another.
+
+    Attributes:
+        block: The kernel.
+        depth: Number of blocks.
+        features: Their output width.
+        options: Options of all blocks, as pairs of name and value.
+        first: Options of the first block alone, such as its stride; they override `options`.
+    """
 
     block: Callable
     depth: int
@@ -26,7 +42,8 @@ class Stack:
         return dict(self.options + self.first if i == 0 else self.options)
 
 
-Stages = tuple[tuple[Stack, ...], ...]
+Stage = tuple[Stack, ...]
+Stages = tuple[Stage, ...]
 
 
 def run(
@@ -36,35 +53,55 @@ def run(
     shared: Mapping[str, Any],
     drop_path_rate: float,
 ) -> Float[Array, "b h2 w2 f"]:
-    """The blocks of all stages, paths `blocks/<stage>/<block>`; `stage_<i>` is the last map of a resolution.
+    """The blocks of all stages, at the paths `blocks/<stage>/<block>`.
 
-    `shared` are options of every block where its stack's own say nothing else.
+    Captures the last map of each resolution: `stage_1`, `stage_2`, ...
+
+    Args:
+        shared: Options of all blocks; a stack's own options override them.
+        drop_path_rate: Block `i` of `n` is dropped at the rate `drop_path_rate * i / n`; `i` counts from 0, over all
+            stages. The last block's rate is thus a little smaller than `drop_path_rate`, as in timm.
     """
-    blocks = [[(stack, i) for stack in stage for i in range(stack.depth)] for stage in stages]
-    total, done, level = sum(map(len, blocks)), 0, 0
-    for stage, stacks in enumerate(blocks):
-        for i, (stack, position) in enumerate(stacks):
+    total, done, level = sum(stack.depth for stage in stages for stack in stage), 0, 0
+    for i, stage in enumerate(stages):
+        blocks = [(stack, position) for stack in stage for position in range(stack.depth)]
+        for j, (stack, position) in enumerate(blocks):
             options = {**shared, "drop_path_rate": drop_path_rate * done / total, **stack.options_of(position)}
-            x = scope["blocks"][stage][i].call(stack.block, x, stack.features, **options)
+            x = scope["blocks"][i][j].call(stack.block, x, stack.features, **options)
             done += 1
-        if done == total or dict(stages[stage + 1][0].first).get("stride") == 2:  # the last of this resolution
+        if done == total or stages[i + 1][0].options_of(0).get("stride") == 2:  # the next stage halves the map
             level += 1
             scope.capture(f"stage_{level}", x)
     return x
 
 
-def stack(block: Callable, depth: int, kernel_size, stride: int, features: int, **options) -> tuple[Stack, ...]:
-    """A stage of one stack; `+` joins stacks of one stage."""
-    options = {"kernel_size": kernel_size, **options}
-    return (Stack(block, depth, features, tuple(options.items()), (("stride", stride),)),)
+def stack(
+    block: Callable, depth: int, kernel_size, stride: int, features: int, *, first: Mapping[str, Any] = {}, **options
+) -> Stage:
+    """A stage of one stack.
+
+    Args:
+        stride: Of the first block.
+        first: More options of the first block alone.
+        options: Options of all blocks.
+    """
+    return (
+        Stack(
+            block,
+            depth,
+            features,
+            options=(("kernel_size", kernel_size), *options.items()),
+            first=(("stride", stride), *first.items()),
+        ),
+    )
 
 
-def conv(depth: int, kernel_size, stride: int, features: int, **options) -> tuple[Stack, ...]:
-    """Plain convolutions."""
+def plain(depth: int, kernel_size, stride: int, features: int, **options) -> Stage:
+    """Dense convolutions, each with norm and activation."""
     return stack(conv_norm_act, depth, kernel_size, stride, features, **options)
 
 
-def ds(depth: int, kernel_size, stride: int, features: int, se_ratio: float = 0.0, **options) -> tuple[Stack, ...]:
+def ds(depth: int, kernel_size, stride: int, features: int, se_ratio: float = 0.0, **options) -> Stage:
     """Depthwise-separable convolutions."""
     return stack(depthwise_separable, depth, kernel_size, stride, features, se_ratio=se_ratio, **options)
 
@@ -79,24 +116,30 @@ def mb(
     *,
     block: Callable = mbconv,
     **options,
-) -> tuple[Stack, ...]:
-    """Inverted bottlenecks."""
+) -> Stage:
+    """Inverted bottlenecks, MBConv."""
     options = {"expand_ratio": expand_ratio, "se_ratio": se_ratio, **options}
     return stack(block, depth, kernel_size, stride, features, **options)
+
+
+fused = partial(mb, block=fused_mbconv)
 
 
 def scale(
     stages: Stages,
     width: float,
-    depth: float | tuple[float, ...],
+    depth: float | Sequence[float],
     round_width: Callable = round_features,
     round_depth: Callable = math.ceil,
 ) -> Stages:
-    """`stages` with widths and depths multiplied and rounded; `depth` is a number, or one for each stage."""
+    """`stages` with their widths multiplied by `width` and rounded, their depths by `depth`.
 
-    def scale_stage(stage: tuple[Stack, ...], ratio: float) -> tuple[Stack, ...]:
-        # A stage's depth is scaled as a whole and dealt out to its stacks from the last one, so that the first, which
-        # changes the resolution, is the last to grow.
+    `depth` is one number, or one for each stage.
+    """
+
+    def scale_stage(stage: Stage, ratio: float) -> Stage:
+        # As in timm: the depth of the whole stage is scaled, then shared out to its stacks in proportion, from the last
+        # stack to the first. So the first stack, which changes the resolution, is the last one to get deeper.
         depth = sum(stack.depth for stack in stage)
         scaled = max(1, round_depth(depth * ratio))
         stacks: list[Stack] = []
@@ -106,4 +149,4 @@ def scale(
             stacks.insert(0, replace(stack, depth=share, features=round_width(stack.features * width)))
         return tuple(stacks)
 
-    return tuple(map(scale_stage, stages, depth if isinstance(depth, tuple) else (depth,) * len(stages)))
+    return tuple(map(scale_stage, stages, (depth,) * len(stages) if isinstance(depth, int | float) else depth))

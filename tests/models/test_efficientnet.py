@@ -11,7 +11,9 @@ import torch
 
 import flaim_core as core
 from flaim import models
-from flaim.models.efficientnet import FAMILY, Stack, conditional_mbconv, space_to_depth_separable
+from flaim.models.efficientnet import FAMILY
+from flaim.models.efficientnet._blocks import conditional_mbconv, space_to_depth_separable
+from flaim_core.layers.stacks import Stack
 from tests import oracle
 from tests.leaks import checking_leaks
 from tests.oracle import relative_error

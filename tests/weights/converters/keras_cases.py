@@ -19,9 +19,10 @@ from keras.src.applications import (
     xception,
 )
 
-from flaim.models import efficientnet as flaim_efficientnet
+from flaim.models.efficientnet import _stages
 from flaim.weights.converters import keras as converter
 from flaim.weights.converters.keras._table import Entry, Table
+from flaim_core.layers.stacks import scale
 
 APPLICATIONS = keras.applications
 
@@ -96,7 +97,7 @@ def _nasnet(skip_reduction: bool, **options) -> keras.Model:
 
 
 def _scaled(stages, depth: float) -> dict[str, Any]:
-    return {"stages": flaim_efficientnet._scale(stages, 1.0, depth)}
+    return {"stages": scale(stages, 1.0, depth)}
 
 
 _NASNET = {"depth": 2, "features": 192, "stem_features": 8}
@@ -125,7 +126,7 @@ CASES = {
         converter.efficientnet.EFFICIENTNET,
         "efficientnetb0",
         (0.3,),
-        _scaled(flaim_efficientnet._B0, 0.3),
+        _scaled(_stages.EFFICIENTNET_B0, 0.3),
     ),
     "efficientnetv2_b": Case(
         partial(efficientnet_v2.EfficientNetV2, 1.0, 0.2, 64, name="efficientnetv2-b0"),
@@ -133,7 +134,7 @@ CASES = {
         converter.efficientnetv2.BASE,
         "efficientnetv2-b0",
         (1, 1, 1, 1, 1, 2),
-        _scaled(flaim_efficientnet._V2_BASE, 0.2),
+        _scaled(_stages.EFFICIENTNET_V2_BASE, 0.2),
     ),
     "efficientnetv2_s": Case(
         partial(efficientnet_v2.EfficientNetV2, 1.0, 0.15, 64, name="efficientnetv2-s"),
@@ -141,7 +142,7 @@ CASES = {
         converter.efficientnetv2.LARGE,
         "efficientnetv2-s",
         (1, 1, 1, 1, 2, 3),
-        _scaled(flaim_efficientnet._V2_S, 0.15),
+        _scaled(_stages.EFFICIENTNET_V2_S, 0.15),
     ),
     "inception_resnet_v2": Case(
         partial(_without_repetition, inception_resnet_v2, "InceptionResNetV2"),
