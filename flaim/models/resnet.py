@@ -179,8 +179,6 @@ def resnet(
 ) -> Float[Array, "b ..."]:
     """Residual network of four stages.
 
-    Each option is one in which published networks differ, which is why there are more than 20.
-
     More than 20 options, because each is what one of ResNet's relatives changes, and users and saved configurations
     name them one by one.
 

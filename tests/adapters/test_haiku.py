@@ -65,6 +65,7 @@ def test_data_structures_traverse_the_parameters(wrapped, variables):
     assert hk.data_structures.tree_size(params) == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
+@pytest.mark.usefixtures("lenient")  # optax promotes
 def test_an_update_loop_learns(wrapped, images, labels):
     transformed, params, state = wrapped
     optimizer = optax.adam(1e-2)

@@ -61,6 +61,7 @@ def test_intermediates_are_sown(module, variables, images, expected, expected_in
     )
 
 
+@pytest.mark.usefixtures("lenient")  # optax promotes
 def test_a_train_state_learns(module, variables, images, labels):
     state = Trainer.create(
         apply_fn=module.apply,
