@@ -82,3 +82,10 @@ def assert_gradient_parity(
     for path, gradient in found.items():
         error = np.abs(gradient - expected[path]).max() / largest
         assert error <= tolerance, f"{path}: gradient off by {error:.2e} of the largest"
+
+
+def assert_same_output(model, variables, reference) -> None:
+    """Check that a model with these variables gives the output of `reference`."""
+    images = oracle.image(model.input_size, channels=model.in_channels)
+    found = jax.jit(lambda v, x: model.apply(v, x).value)(variables, images)
+    assert oracle.relative_error(found, oracle.run(reference, images)) < 1e-5

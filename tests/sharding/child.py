@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before jax starts; numbers do not need optimised c
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     )
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,75 +24,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from flaim import models
-from tests.small import images, randomised, small
-
-# Families whose blocks are unlike each other. Programs of all families are traced; those of these are compiled and run.
-UNLIKE = ("resnet", "vit", "efficientnet", "swin")
-# And of these two, everything.
-THOROUGH = ("resnet", "vit")
-BATCH, DEVICES = 8, 4
-REPLICATED = P()
-
-
-def run(model: models.Model, axis: str | None = None) -> Callable:
-    """Inference, and loss, statistics and gradients of training, as one function of variables, images and targets.
-
-    Under `shard_map`, `axis` is its axis.
-    """
-
-    def both(variables, x, targets):
-        def loss(params):
-            output = model.apply(
-                {**variables, "params": params}, x, training=True, rng=jax.random.key(2), axis_name=axis
-            )
-            value = jnp.mean((output.value - targets) ** 2)
-            return (value if axis is None else jax.lax.pmean(value, axis)), output.batch_stats
-
-        logits = model.apply(variables, x).value
-        return logits, jax.value_and_grad(loss, has_aux=True)(variables["params"])
-
-    return both
-
-
-@functools.cache
-def case(family: str, **options: Any) -> tuple:
-    """The small model, its variables, images and targets, and what one device makes of them.
-
-    In float64: a network that normalises by eight images' statistics amplifies float32's rounding beyond any tolerance
-    that would show a fault.
-    """
-    model = small(family, **options)
-    variables, x = randomised(model), images(model, BATCH)
-    targets = np.random.default_rng(2).standard_normal((BATCH, model.n_classes))
-    inputs = jax.tree.map(lambda array: np.asarray(array, np.float64), (variables, x, targets))
-    return model, inputs, jax.tree.map(np.asarray, jax.jit(run(model))(*inputs))
-
-
-def assert_same(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
-    """Each of the outputs, trees of arrays, is equal to `tolerance` of its largest number."""
-    (logits, ((loss, stats), gradients)), (logits2, ((loss2, stats2), gradients2)) = found, expected
-    for name, one, other in (
-        ("logits", logits, logits2),
-        ("loss", loss, loss2),
-        ("statistics", stats, stats2),
-        ("gradients", gradients, gradients2),
-    ):
-        largest = max((float(np.abs(leaf).max()) for leaf in jax.tree.leaves(other)), default=0.0)
-        for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other)):
-            error = float(np.abs(np.asarray(a) - b).max()) / largest
-            assert error < tolerance, f"{name}{jax.tree_util.keystr(path)} is {error:.1e} of the largest number off"
-
-
-def put(inputs: tuple, mesh: jax.sharding.Mesh, batch: P, leaf: Callable[[np.ndarray], P] = lambda leaf: P()) -> tuple:
-    """Variables, images and targets on the mesh's devices."""
-    variables, *others = inputs
-    variables = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, leaf(x))), variables)
-    return variables, *(jax.device_put(x, NamedSharding(mesh, batch)) for x in others)
-
-
-def first_axis(sharding: Any) -> Any:
-    """The mesh axis, or axes, that the batch is sharded over."""
-    return sharding.spec[0] if len(sharding.spec) else None
+from tests.sharding.adapters import check_eqx, check_haiku, check_linen, check_nnx
+from tests.sharding.cases import BATCH, DEVICES, THOROUGH, UNLIKE, assert_same, case, first_axis, mapped, put, run
+from tests.small import small
 
 
 def assert_divided(function: Callable, inputs: tuple, compiled: Any) -> None:
@@ -146,13 +79,6 @@ def check_explicit_mesh(family: str) -> None:
     assert_inference_divides(model, inputs)
     if family in THOROUGH:
         assert_divided(run(model), inputs, compiled)
-
-
-def mapped(function: Callable, **options: Any) -> Callable:
-    """A function as `run` gives it, under `jax.shard_map` over "data", parameters replicated."""
-    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
-    specs = dict(in_specs=(P(), P("data"), P("data")), out_specs=(P("data"), P()))
-    return jax.jit(jax.shard_map(function, mesh=mesh, **specs, **options))
 
 
 def check_shard_map(family: str) -> None:
@@ -286,103 +212,6 @@ def assert_traced(model: models.Model) -> None:
     logits, _ = jax.eval_shape(run(model), *sharded)
     assert first_axis(logits.sharding) == "data", logits.sharding
     jax.eval_shape(mapped(run(model, axis="data")), variables, *batch)
-
-
-# A training step of each adapter, batch norm and dropout included, under `jax.shard_map` with parameters replicated.
-
-
-def data_parallel(step: Callable, shard_map: Callable = jax.shard_map, replicated: Any = REPLICATED) -> Callable:
-    """`step(model, images, targets)`, with the batch in parts; the model and what is returned are replicated."""
-    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
-    return shard_map(step, mesh=mesh, in_specs=(replicated, P("data"), P("data")), out_specs=REPLICATED)
-
-
-def mean_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    return jax.lax.pmean(jnp.mean((logits - targets) ** 2), "data")
-
-
-def assert_trained(family: str, loss: Any, stats: Any, gradients: Any) -> None:
-    _, _, (logits, trained) = case(family)
-    assert_same((logits, ((loss, stats), gradients)), (logits, trained))
-
-
-def check_linen(family: str) -> None:
-    from flaim.adapters import linen
-
-    model, (variables, *batch), _ = case(family)
-    module, variables = linen.wrap(model, variables)
-    options = dict(training=True, axis_name="data", mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)})
-
-    def step(variables, x, targets):
-        def loss(params):
-            logits, updates = module.apply({**variables, "params": params}, x, **options)
-            return mean_loss(logits, targets), updates
-
-        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
-
-    (loss, updates), gradients = jax.jit(data_parallel(step))(variables, *batch)
-    assert_trained(family, loss, updates.get("batch_stats", {}), gradients)
-
-
-def check_nnx(family: str) -> None:
-    from flax import nnx
-
-    from flaim.adapters import nnx as adapter
-
-    model, (variables, *batch), _ = case(family)
-    module = adapter.wrap(model, jax.tree.map(jnp.asarray, variables))
-    module.train()
-
-    def step(module, x, targets):
-        key = jax.random.key(2)
-        return nnx.value_and_grad(lambda module: mean_loss(module(x, axis_name="data", rngs=key), targets))(module)
-
-    loss, gradients = nnx.jit(data_parallel(step, nnx.shard_map, nnx.StateSharding({...: REPLICATED})))(module, *batch)
-    stats = adapter.to_variables(module).get("batch_stats", {})
-    assert_trained(family, loss, stats, nnx.to_pure_dict(gradients))
-
-
-def check_eqx(family: str) -> None:
-    import equinox as eqx
-
-    from flaim.adapters import eqx as adapter
-
-    model, (variables, *batch), _ = case(family)
-    module, state = adapter.wrap(model, jax.tree.map(jnp.asarray, variables))
-    params, static = eqx.partition(eqx.nn.inference_mode(module, False), eqx.is_inexact_array)
-
-    def step(inputs, x, targets):
-        params, state = inputs
-
-        def loss(params):
-            module, key = eqx.combine(params, static), jax.random.key(2)
-            logits, new = module(x, state, key=key, axis_name="data")
-            return mean_loss(logits, targets), new
-
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    (loss, state), gradients = jax.jit(data_parallel(step))((params, state), *batch)
-    stats = adapter.to_variables(module, state).get("batch_stats", {})
-    assert_trained(family, loss, stats, adapter.to_variables(eqx.combine(gradients, static), state)["params"])
-
-
-def check_haiku(family: str) -> None:
-    from flaim.adapters import haiku
-
-    model, (variables, *batch), _ = case(family)
-    transformed, params, state = haiku.wrap(model, variables)
-
-    def step(params, x, targets):
-        def loss(params):
-            options = dict(is_training=True, axis_name="data")
-            logits, new = transformed.apply(params, state, jax.random.key(2), x, **options)
-            return mean_loss(logits, targets), new
-
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    (loss, state), gradients = jax.jit(data_parallel(step))(params, *batch)
-    trained = haiku.to_variables(gradients, state)
-    assert_trained(family, loss, trained.get("batch_stats", {}), trained["params"])
 
 
 FOR_SOME = (check_explicit_mesh, check_shard_map)

@@ -15,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 import flaim.models
 import flaim_core as core
 from flaim.weights import (
-    CatalogueError,
     CheckpointError,
     CheckpointInfo,
     Preprocessing,
@@ -26,6 +25,7 @@ from flaim.weights.assign import assign
 from flaim.weights.formats import read as read_safetensors
 from tests import oracle, parity
 from tests.oracle import timm
+from tests.parity import assert_same_output
 
 TOLERANCE = 1e-5
 
@@ -41,32 +41,9 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="session")
-def saved(tmp_path_factory):
-    """A function that has timm save one of its models, randomised, as it does for the Hub: (model, folder)."""
-    made = {}
-
-    def save(name: str, **kwargs):
-        key = name, *sorted(kwargs.items())
-        if key not in made:
-            model = oracle.create(name, **kwargs)
-            folder = tmp_path_factory.mktemp(name)
-            timm.models.save_for_hf(model, folder, safe_serialization=True)
-            made[key] = model, folder
-        return made[key]
-
-    return save
-
-
 def timm_from(folder, **kwargs) -> torch.nn.Module:
     """timm's own adaptation of a saved checkpoint."""
     return timm.create_model(f"local-dir:{folder}", pretrained=True, **kwargs).eval()
-
-
-def assert_same_output(model, variables, reference) -> None:
-    images = oracle.image(model.input_size, channels=model.in_channels)
-    found = jax.jit(lambda v, x: model.apply(v, x).value)(variables, images)
-    assert oracle.relative_error(found, oracle.run(reference, images)) < TOLERANCE
 
 
 def assert_same_weights(model, variables, reference) -> None:
@@ -348,62 +325,6 @@ def test_input_size_that_does_not_divide(saved):
     _, folder = saved("test_vit")
     with pytest.raises(ValueError, match="patch"):
         get_model(f"local-dir:{folder}", input_size=165)
-
-
-# Configurations
-
-
-def test_model_arguments(saved):
-    options = {"global_pool": "avg", "reg_tokens": 2, "no_embed_class": True, "depth": 2, "init_values": 0.1}
-    reference, folder = saved("test_vit", **options)
-    model, variables, _ = get_model(f"local-dir:{folder}")
-    assert_same_output(model, variables, reference)
-
-
-def test_model_arguments_that_flaim_lacks(saved):
-    _, folder = saved("test_vit", pos_embed="none", scale_attn_norm=True)
-    with pytest.raises(CheckpointError, match=r"options that flaim's does not have: pos_embed='none', scale_attn"):
-        get_model(f"local-dir:{folder}")
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ("{", "is not valid JSON"),
-        ("[]", "holds a list, expected an object"),
-        ("{}", "describes no model that flaim knows"),
-        ('{"architecture": "resnet5o"}', "no architecture called 'resnet5o'; did you mean resnet50"),
-        ('{"architecture": "resnet18", "pretrained_cfg": {"mean": 3}}', "incomplete or malformed"),
-        ('{"format": "flaim", "model": "resnet18"}', "incomplete or malformed: KeyError 'format_version'"),
-        (
-            '{"format": "flaim", "format_version": 9, "model": "resnet18"}',
-            "has version 9 of flaim's format, .* upgrade flaim",
-        ),
-    ],
-)
-def test_bad_configuration(tmp_path, config, message):
-    (tmp_path / "config.json").write_text(config)
-    with pytest.raises(CheckpointError, match=message):
-        get_model(f"local-dir:{tmp_path}")
-
-
-def test_folder_without_weights(saved, tmp_path):
-    _, folder = saved("test_resnet")
-    shutil.copy(folder / "config.json", tmp_path)
-    (tmp_path / "tf_model.ot").touch()
-    with pytest.raises(
-        FileNotFoundError, match=r"has none of model\.safetensors, .*; it has config\.json, tf_model\.ot"
-    ):
-        get_model(f"local-dir:{tmp_path}")
-
-
-def test_weights_that_are_nowhere():
-    with pytest.raises(
-        CatalogueError,
-        match=r"no repository is known to have resnext101_32x48d wsl_ft_in1k_224 .*the "
-        r"original is https://download\.pytorch\.org/models/ig_resnext101_32x48",
-    ):
-        get_model("resnext101_32x48d")
 
 
 # Random variables

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import flax.serialization
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import flaim_core as core
 from flaim.adapters import nnx
 from flaim.data import Preprocess
 from flaim.models import create
@@ -19,116 +19,21 @@ from flaim.weights import CheckpointError, formats, get_model, model_of, resolve
 from flaim.weights.assign import assign
 from flaim.weights.converters import transformers
 from tests import oracle
+from tests.weights.converters.hf_models import (
+    LABELS,
+    MEANS,
+    MODELS,
+    TOWERS,
+    VIT,
+    assert_same,
+    build,
+    load,
+    logits,
+    pooled,
+    read,
+)
 
 import transformers as hf  # isort: skip -- after `oracle`, which makes torchvision importable
-
-_SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8)
-_VIT = dict(_SIZES, intermediate_size=72)
-_TEXT = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=20)
-_TOWERS = dict(vision_config=_VIT, text_config=dict(_TEXT, max_position_embeddings=8, bos_token_id=0, eos_token_id=1))
-_STAGES = dict(hidden_sizes=[16, 24], depths=[1, 2])
-_SWIN = dict(image_size=32, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4)
-_EFFICIENT = dict(width_coefficient=0.5, depth_coefficient=0.5, hidden_dim=640)
-_MEANS = dict(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
-_LABELS = dict(id2label={i: f"class {i}" for i in range(5)})
-
-
-def _pooled(output):
-    return output.pooler_output.flatten(1)
-
-
-def _tokens(output):
-    return output.last_hidden_state
-
-
-def _logits(output):
-    return output.logits
-
-
-# The class, its configuration's options, what of its output to compare, our `n_classes` where not the checkpoint's.
-MODELS = {
-    "vit": (hf.ViTForImageClassification, dict(_VIT, **_LABELS), _logits, None),
-    "vit-no-bias": (hf.ViTForImageClassification, dict(_VIT, qkv_bias=False, hidden_act="gelu_new"), _logits, None),
-    "vit-remainder": (hf.ViTForImageClassification, dict(_VIT, image_size=36, layer_norm_eps=1e-2), _logits, None),
-    "vit-pooler": (hf.ViTModel, dict(_VIT, pooler_output_size=24), _pooled, None),
-    "vit-tokens": (hf.ViTModel, _VIT, _tokens, 0),
-    "deit": (hf.DeiTForImageClassification, _VIT, _logits, None),
-    "deit-pooler": (hf.DeiTModel, _VIT, _pooled, None),
-    "deit-distilled": (hf.DeiTForImageClassificationWithTeacher, _VIT, _logits, None),
-    "dinov2": (hf.Dinov2Model, _SIZES, _pooled, None),
-    "dinov2-classifier": (hf.Dinov2ForImageClassification, _SIZES, _logits, None),
-    "dinov2-registers": (hf.Dinov2WithRegistersForImageClassification, _SIZES, _logits, None),
-    "dinov2-swiglu": (hf.Dinov2WithRegistersModel, dict(_SIZES, use_swiglu_ffn=True), _tokens, 0),
-    "clip-tower": (hf.CLIPVisionModel, _VIT, _pooled, None),
-    "clip-projection": (
-        hf.CLIPVisionModelWithProjection,
-        dict(_VIT, projection_dim=12, hidden_act="gelu"),
-        lambda output: output.image_embeds,
-        None,
-    ),
-    "clip-classifier": (hf.CLIPForImageClassification, dict(_TOWERS, **_LABELS), _logits, None),
-    "siglip-tower": (hf.SiglipVisionModel, _VIT, _pooled, None),
-    "siglip-headless": (hf.SiglipVisionModel, dict(_VIT, vision_use_head=False), _tokens, 0),
-    "siglip-classifier": (hf.SiglipForImageClassification, _TOWERS, _logits, None),
-    "swin": (hf.SwinForImageClassification, dict(_SWIN, **_LABELS), _logits, None),
-    "swin-no-bias": (hf.SwinModel, dict(_SWIN, qkv_bias=False, mlp_ratio=2.5), _pooled, None),
-    "convnext": (hf.ConvNextForImageClassification, dict(_STAGES, num_stages=2, layer_norm_eps=1e-2), _logits, None),
-    "convnextv2": (hf.ConvNextV2Model, dict(_STAGES, num_stages=2), _pooled, None),
-    "resnet-bottleneck": (hf.ResNetForImageClassification, dict(_STAGES, embedding_size=8, **_LABELS), _logits, None),
-    "resnet-basic": (
-        hf.ResNetModel,
-        dict(_STAGES, layer_type="basic", embedding_size=16, downsample_in_first_stage=True),
-        _pooled,
-        None,
-    ),
-    "resnet-v1": (hf.ResNetForImageClassification, dict(_STAGES, downsample_in_bottleneck=True), _logits, None),
-    "efficientnet": (hf.EfficientNetForImageClassification, dict(_EFFICIENT, image_size=64), _logits, None),
-    "efficientnet-odd": (
-        hf.EfficientNetForImageClassification,
-        dict(_EFFICIENT, image_size=50, depthwise_padding=[1, 2], batch_norm_eps=1e-2),
-        _logits,
-        None,
-    ),
-    "mobilenet_v2": (hf.MobileNetV2ForImageClassification, dict(depth_multiplier=0.35, image_size=40), _logits, None),
-    "mobilenet_v2-narrow": (
-        hf.MobileNetV2Model,
-        dict(depth_multiplier=0.25, tf_padding=False, finegrained_output=False, image_size=32),
-        _pooled,
-        None,
-    ),
-}
-
-
-def build(name: str) -> torch.nn.Module:
-    """transformers' model, random to the last buffer."""
-    cls, options, *_ = MODELS[name]
-    return oracle.randomise(cls(cls.config_class(**options)).eval())
-
-
-def read(folder: Path) -> tuple[dict, dict]:
-    """All tensors and JSON files of a folder."""
-    from safetensors.numpy import load_file
-
-    tensors = {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
-    return tensors, {file.name: json.loads(file.read_text()) for file in folder.glob("*.json")}
-
-
-def load(tensors: dict, files: dict, n_classes: int | None = None):
-    """Configuration, model and variables by way of the translation alone."""
-    assert transformers.recognises(tensors, files)
-    config = transformers.describe(tensors, files, "the folder").replace(converter="transformers")
-    model = model_of(config, n_classes)
-    return config, model, assign(model, tensors, config, key=jax.random.key(0))
-
-
-@torch.no_grad()
-def assert_same(model, variables, reference, pick) -> None:
-    images = oracle.image(model.input_size)
-    expected = pick(reference(oracle.to_torch(images))).numpy()
-    found = jax.jit(lambda v, x: model.apply(v, x).value)(variables, images)
-    error = oracle.relative_error(found, expected)
-    print(f"{model.name}: {error:.1e}")
-    assert error <= 1e-5, f"{model.name}: relative error {error:.2e}"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -138,7 +43,7 @@ def test_outputs_are_those_of_transformers(name, tmp_path):
     reference.save_pretrained(tmp_path)
     tensors, files = read(tmp_path)
     config, model, variables = load(tensors, files, n_classes)
-    assert config.labels == (tuple(_LABELS["id2label"].values()) if "id2label" in options else None)
+    assert config.labels == (tuple(LABELS["id2label"].values()) if "id2label" in options else None)
     assert_same(model, variables, reference, pick)
     assert (
         create(model.name, model.n_classes, model.input_size, **options_from(overrides_of(model), config.family))
@@ -164,7 +69,7 @@ def test_folders(form, tmp_path):
     assert model.input_size == (40, 40)
     assert norm_stats == {"mean": (0.1,) * 3, "std": (0.2,) * 3}
     with torch.no_grad():
-        expected = _logits(reference(oracle.to_torch(oracle.image(40))))
+        expected = logits(reference(oracle.to_torch(oracle.image(40))))
     assert oracle.relative_error(model.apply(variables, oracle.image(40)).value, expected) <= 1e-5
 
 
@@ -172,22 +77,22 @@ def test_a_fine_tuned_model_of_the_hub_in_nnx(uploads, tmp_path):
     """Sizes, classes, their names and the preprocessing come from the repository's own files."""
     reference = build("vit")
     reference.save_pretrained(tmp_path / "repository")
-    hf.ViTImageProcessorPil(**_MEANS, size=32).save_pretrained(tmp_path / "repository")
+    hf.ViTImageProcessorPil(**MEANS, size=32).save_pretrained(tmp_path / "repository")
     uploads.add("org/my-finetuned-vit", tmp_path / "repository")
 
     model, norm_stats = nnx.get_model("hf:org/my-finetuned-vit", pretrained=True)
     with torch.no_grad():
-        expected = _logits(reference(oracle.to_torch(oracle.image(32))))
+        expected = logits(reference(oracle.to_torch(oracle.image(32))))
     assert oracle.relative_error(model(jax.numpy.asarray(oracle.image(32))), expected) <= 1e-5
     assert norm_stats == {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
     config = resolve("hf:org/my-finetuned-vit")
-    assert (config.n_classes, config.labels) == (5, tuple(_LABELS["id2label"].values()))
+    assert (config.n_classes, config.labels) == (5, tuple(LABELS["id2label"].values()))
     assert config.preprocessing["interpolation"] == "bilinear"
 
 
 def test_a_file_without_a_configuration(tmp_path):
     """It does not say how many heads there are, so that the model has to be named."""
-    reference = oracle.randomise(hf.ViTForImageClassification(hf.ViTConfig(**_VIT, layer_norm_eps=1e-6)).eval())
+    reference = oracle.randomise(hf.ViTForImageClassification(hf.ViTConfig(**VIT, layer_norm_eps=1e-6)).eval())
     reference.save_pretrained(tmp_path)
     file = (tmp_path / "model.safetensors").rename(tmp_path / "mine.safetensors")
     with pytest.raises(CheckpointError, match=r"name the model, get_model\(name, pretrained="):
@@ -195,13 +100,13 @@ def test_a_file_without_a_configuration(tmp_path):
     sizes = dict(dim=32, depth=2, num_heads=4, patch_size=8, mlp_ratio=72 / 32)
     model, variables, _ = get_model("vit_tiny_patch16_224", file, input_size=32, **sizes)
     assert model.n_classes == 2
-    assert_same(model, variables, reference, _logits)
+    assert_same(model, variables, reference, logits)
 
 
 def test_the_image_processor_of_a_greater_one(tmp_path):
     """transformers 5 keeps those of CLIP in a `processor_config.json`."""
     build("clip-classifier").save_pretrained(tmp_path)
-    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {**_MEANS, "size": 40}}))
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {**MEANS, "size": 40}}))
     assert get_model(tmp_path)[2] == {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
 
 
@@ -233,12 +138,12 @@ def test_what_does_not_fit_is_listed(changes, messages, tmp_path):
 def test_a_tower_of_a_whole_model(name, tmp_path):
     kind, *_ = name.split("-")
     whole = {"clip": hf.CLIPModel, "siglip": hf.SiglipModel}[kind]
-    reference = oracle.randomise(whole(whole.config_class(**_TOWERS)).eval())
+    reference = oracle.randomise(whole(whole.config_class(**TOWERS)).eval())
     reference.save_pretrained(tmp_path)
     tensors, files = read(tmp_path)
     assert any(name.startswith("text_model.") for name in tensors)
     _, model, variables = load(tensors, files)
-    assert_same(model, variables, reference.get_image_features, _pooled)
+    assert_same(model, variables, reference.get_image_features, pooled)
 
 
 def test_names_of_version_5():
@@ -363,19 +268,19 @@ def test_published_models_go_by_their_names(config, name, overrides):
 # The model's type, the image processor's class, what its file says.
 PROCESSORS = [
     ("vit", "ViT", {}),
-    ("vit", "ViT", dict(_MEANS, size=64, resample=3, do_rescale=False)),
+    ("vit", "ViT", dict(MEANS, size=64, resample=3, do_rescale=False)),
     ("vit", "ViT", dict(size=64, do_normalize=False)),
-    ("deit", "DeiT", dict(_MEANS, size=72, crop_size=64)),
-    ("dinov2", "Bit", dict(_MEANS, size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64})),
+    ("deit", "DeiT", dict(MEANS, size=72, crop_size=64)),
+    ("dinov2", "Bit", dict(MEANS, size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64})),
     ("clip", "CLIP", {}),
     ("clip", "CLIP", dict(size=72, crop_size=64)),
     ("siglip", "Siglip", {}),
-    ("swin", "ViT", dict(_MEANS, size={"height": 64, "width": 64}, resample=3)),
-    ("convnext", "ConvNext", dict(_MEANS, size={"shortest_edge": 224}, crop_pct=0.9)),
-    ("convnextv2", "ConvNext", dict(_MEANS, size={"shortest_edge": 384}, crop_pct=0.9)),
-    ("resnet", "ConvNext", dict(_MEANS, size={"shortest_edge": 64}, crop_pct=0.875)),
-    ("efficientnet", "EfficientNet", dict(_MEANS, size={"height": 64, "width": 64}, include_top=True)),
-    ("efficientnet", "EfficientNet", dict(_MEANS, size=64, rescale_factor=1 / 127.5, rescale_offset=True)),
+    ("swin", "ViT", dict(MEANS, size={"height": 64, "width": 64}, resample=3)),
+    ("convnext", "ConvNext", dict(MEANS, size={"shortest_edge": 224}, crop_pct=0.9)),
+    ("convnextv2", "ConvNext", dict(MEANS, size={"shortest_edge": 384}, crop_pct=0.9)),
+    ("resnet", "ConvNext", dict(MEANS, size={"shortest_edge": 64}, crop_pct=0.875)),
+    ("efficientnet", "EfficientNet", dict(MEANS, size={"height": 64, "width": 64}, include_top=True)),
+    ("efficientnet", "EfficientNet", dict(MEANS, size=64, rescale_factor=1 / 127.5, rescale_offset=True)),
     ("mobilenet_v2", "MobileNetV2", {}),
     ("mobilenet_v2", "MobileNetV2", dict(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64})),
 ]
