@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 # A pattern and what replaces it; a name that the pattern matches is dropped where the replacement is None.
 Rule = tuple[str, str | Callable[[re.Match], str] | None]
 
@@ -67,6 +69,17 @@ class Family:
     timm: Timm | None = None
     older_names: tuple[OlderNames, ...] = ()
     tiny: tuple[str, Mapping[str, Any]] | None = None
+
+
+def add_zero_bias(layer: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """`OlderNames.finish` for a linear layer, by timm's name, that has no bias in the file: it gets a bias of zeros."""
+
+    def finish(tensors: dict[str, Any]) -> dict[str, Any]:
+        if (weight := tensors.get(f"{layer}.weight")) is not None:
+            tensors.setdefault(f"{layer}.bias", np.zeros(weight.shape[0], weight.dtype))
+        return tensors
+
+    return finish
 
 
 def rename(name: str, rules: Sequence[Rule]) -> str | None:

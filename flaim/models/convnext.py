@@ -8,14 +8,12 @@ have a stem of two overlapping 3x3 convolutions.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from flaim.family import Family, OlderNames, Timm
+from flaim.family import Family, OlderNames, Timm, add_zero_bias
 from flaim_core import (
     Scope,
     classifier,
@@ -226,13 +224,6 @@ VARIANTS = {
 }
 
 
-def _add_head_bias(tensors: dict[str, Any]) -> dict[str, Any]:
-    """CLIP's projection has no bias, timm's classifier in its place has one: zero."""
-    if (weight := tensors.get("head.fc.weight")) is not None:
-        tensors.setdefault("head.fc.bias", np.zeros(weight.shape[0], weight.dtype))
-    return tensors
-
-
 FAMILY = Family(
     convnext,
     "head/fc",
@@ -256,7 +247,7 @@ FAMILY = Family(
                 (r"^visual\.head\.mlp\.fc1\.", "head.pre_logits.fc."),
                 (r"^visual\.head\.mlp\.fc2\.", "head.fc."),
             ),
-            _add_head_bias,
+            add_zero_bias("head.fc"),  # of CLIP's projection
         ),
         OlderNames(  # the authors'
             r"^downsample_layers\.0\.0\.weight$",

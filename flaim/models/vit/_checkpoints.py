@@ -3,16 +3,9 @@
 import re
 from typing import Any
 
-import numpy as np
+from flaim.family import OlderNames, Timm, add_zero_bias
 
-from flaim.family import OlderNames, Timm
-
-
-def _add_head_bias(tensors: dict[str, Any]) -> dict[str, Any]:
-    """CLIP's projection has no bias, timm's classifier in its place has one: zero."""
-    if (weight := tensors.get("head.weight")) is not None:
-        tensors.setdefault("head.bias", np.zeros(weight.shape[0], weight.dtype))
-    return tensors
+_add_head_bias = add_zero_bias("head")  # CLIP's projection has none
 
 
 def _finish_openai_clip(tensors: dict[str, Any]) -> dict[str, Any]:
