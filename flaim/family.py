@@ -1,4 +1,4 @@
-"""`Family`: models that share one forward graph, with all that is known of them and of their checkpoints' names."""
+"""`Family`: models that share one forward graph, their variants, and the names in their checkpoints."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A pattern and what replaces it; a name that the pattern matches is dropped where the replacement is None.
+# A pattern and its replacement; None drops each name that matches the pattern.
 Rule = tuple[str, str | Callable[[re.Match], str] | None]
 
 
 class OlderNames(NamedTuple):
-    """An older form of a family's checkpoints: how to recognise it, and the way to the names of today.
+    """An older naming scheme of a family's checkpoints: how to recognise it and convert it to the current names.
 
     Attributes:
-        marker: A pattern that matches a name in the file if and only if the file has this form.
+        marker: A pattern that matches a name in the file if and only if the file uses this scheme.
         rules: Applied to each name, one after the other; see `rename`.
-        finish: What renaming alone cannot do: from the renamed tensors to the final ones.
+        finish: Converts the renamed tensors to the final ones, for changes other than renaming.
     """
 
     marker: str
@@ -26,15 +26,15 @@ class OlderNames(NamedTuple):
 
 
 class Timm(NamedTuple):
-    """What timm has of a family.
+    """timm's version of a family.
 
     Attributes:
-        modules: Modules of `timm.models` that have its models.
-        args: timm's constructor arguments: the option of our model function that each stands for, and, where values
-            differ, what timm's value is here (as JSON has it).
-        fixed_input_size: timm builds these models for one size of images.
-        unused: `(architecture, tensor name)`: whether a file may have this tensor though the model has no use for it.
-        interpolation: Of an architecture's position embeddings; see `resample_position_embedding`.
+        modules: Modules of `timm.models` that define its models.
+        args: For each of timm's constructor arguments, the option of our model function and, if the values differ, a
+            mapping from timm's values to ours (as JSON).
+        fixed_input_size: timm builds these models for one image size only.
+        unused: `(architecture, tensor name)`: whether a file may have this tensor although the model does not use it.
+        interpolation: How to resample an architecture's position embeddings; see `resample_position_embedding`.
     """
 
     modules: tuple[str, ...]
@@ -53,12 +53,12 @@ class Family:
             channels)`. `n_classes` is positive for logits, -1 for the input of the last linear layer, 0 for the final
             feature map or tokens.
         classifier: Path of the last linear layer, `"head/fc"`.
-        variants: Keyword arguments of `fn` by architecture name. `input_size` and `n_classes`, where they are not 224
-            and 1000, are the model's own and do not reach `fn`.
-        choices: The functions and dataclasses that a saved configuration may name, by names that never change.
-            `flaim_core`'s and `jax.nn`'s need no entry. The first name of a function is the one that is written.
-        timm: What timm has of the family; None where it has nothing.
-        older_names: Older forms of its checkpoints.
+        variants: Keyword arguments of `fn` by architecture name, and the model's defaults `input_size` and `n_classes`
+            if these are not 224 and 1000.
+        choices: The functions and dataclasses that a saved configuration may name; the names must never change.
+            `flaim_core`'s and `jax.nn`'s need no entry. A function with several names is saved under the first.
+        timm: timm's version of the family; None if timm does not have it.
+        older_names: Older naming schemes of its checkpoints.
         tiny: A small variant with each kind of block, for tests: an architecture and the options that make it small.
     """
 
@@ -83,7 +83,7 @@ def add_zero_bias(layer: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def rename(name: str, rules: Sequence[Rule]) -> str | None:
-    """The name after `rules`, in order; None where it is dropped."""
+    """Apply `rules` to the name, in order; None if a rule drops it."""
     for pattern, replacement in rules:
         if replacement is None:
             if re.search(pattern, name):

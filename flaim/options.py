@@ -1,7 +1,7 @@
-"""Options of models as JSON, and back: what a saved configuration says of a model.
+"""Convert options of models to JSON and back, for saved configurations.
 
-A function is `{"function": name}`, with the arguments that are bound, `{"function": "layer_norm", "eps": 1e-12}`; so is
-a dataclass. Names are those of the family's `choices`, of `flaim_core` and of `jax.nn`, and nothing else is looked up.
+A function is `{"function": name}` with its bound arguments, `{"function": "layer_norm", "eps": 1e-12}`; a dataclass has
+the same form. Only names from the family's `choices`, `flaim_core` and `jax.nn` are allowed.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ __all__ = ["choices", "from_json", "nearest", "options_from", "overrides_of", "r
 
 @functools.cache
 def choices(family_name: str) -> dict[str, Any]:
-    """What an option of a model of the family may be, by name: the family's choices, `flaim_core`'s, `jax.nn`'s."""
+    """The functions and classes that the family's options may name: its own choices, `flaim_core`'s and `jax.nn`'s."""
     found: dict[str, Any] = dict(family(family_name).choices)
     for module in (core, core.ops, jax.nn):
         public = {name: value for name, value in vars(module).items() if not name.startswith("_") and callable(value)}
@@ -34,7 +34,7 @@ def choices(family_name: str) -> dict[str, Any]:
 
 @functools.cache
 def _names(family_name: str) -> dict[Any, str]:
-    """The name that is written for each choice: its first."""
+    """The name under which each choice is saved: the first of its names."""
     names: dict[Any, str] = {}
     for name, value in choices(family_name).items():
         names.setdefault(as_value(value), name)
@@ -42,7 +42,7 @@ def _names(family_name: str) -> dict[Any, str]:
 
 
 def to_json(value: Any, family_name: str) -> Any:
-    """An option of a model of the family as JSON has it; what is no choice stays as it is."""
+    """Convert an option of the family to JSON; a value that is not one of the `choices` stays unchanged."""
     value = as_value(value)
     if isinstance(value, tuple):
         return [to_json(item, family_name) for item in value]
@@ -60,7 +60,7 @@ def to_json(value: Any, family_name: str) -> Any:
 
 
 def overrides_of(model: Model) -> dict[str, Any]:
-    """The options in which `model` differs from the architecture that it is named after, as JSON has them."""
+    """The options in which `model` differs from its published architecture, as JSON."""
     family_name = family_of(model.name)
     published = {name: to_json(value, family_name) for name, value in create(model.name).config}
     options = {name: to_json(value, family_name) for name, value in model.config}
@@ -72,13 +72,13 @@ def options_from(overrides: Mapping[str, Any], family_name: str) -> dict[str, An
     """The inverse of `overrides_of`: options of the model function.
 
     Raises:
-        ValueError: An option names no choice of the family, or gives it arguments that it does not take.
+        ValueError: An option names an unknown choice, or gives it arguments that it does not take.
     """
     return {name: from_json(name, value, family_name) for name, value in overrides.items()}
 
 
 def from_json(option: str, value: Any, family_name: str) -> Any:
-    """The inverse of `to_json`; `option` is the option's name, for the message of an error."""
+    """The inverse of `to_json`; `option` is the option's name, for error messages."""
     if isinstance(value, list | tuple):
         return tuple(from_json(option, item, family_name) for item in value)
     if not isinstance(value, Mapping):
@@ -103,10 +103,10 @@ def _bound(function: Any, arguments: tuple[tuple[str, Any], ...]) -> Any:
 def nearest(
     family_name: str, pattern: str, options: Mapping[str, Any], size: tuple[int, int]
 ) -> tuple[str, dict[str, Any]]:
-    """The architecture that comes nearest to a model with these options, and its overrides, all as JSON has them.
+    """The architecture that needs the fewest overrides for these options, and the overrides, as JSON.
 
-    Of the family's architectures whose names fit `pattern`, it is the one that needs fewest overrides, for images of
-    `size` if several do.
+    Only architectures of the family whose names match `pattern` are considered. If several need equally few overrides,
+    one for images of `size` is preferred.
     """
     fn, variants = family(family_name).fn, family(family_name).variants
     defaults = {p.name: p.default for p in inspect.signature(fn).parameters.values()}
@@ -121,6 +121,6 @@ def nearest(
 
 
 def ratio_of(hidden: int, dim: int) -> float:
-    """The `mlp_ratio` of which `int(dim * mlp_ratio)` is `hidden`."""
+    """The `mlp_ratio` for which `int(dim * mlp_ratio) == hidden`."""
     ratio = hidden / dim
     return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)

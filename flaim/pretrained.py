@@ -1,4 +1,4 @@
-"""Where a model and its published variables meet."""
+"""Load models with their published or saved variables."""
 
 import contextlib
 import re
@@ -20,24 +20,24 @@ __all__ = ["Checkpoint", "from_pretrained", "get_model", "load", "source_of"]
 
 
 class Checkpoint(NamedTuple):
-    """The canonical variables of a checkpoint, and what is known of it."""
+    """The canonical variables of a checkpoint, and its description."""
 
     variables: dict
     config: CheckpointInfo
 
 
 def load(source: str | PathLike) -> Checkpoint:
-    """A checkpoint as its authors published it.
+    """Load a checkpoint as its authors published it.
 
-    `source` is a repository on the Hub (`"hf-hub:timm/resnet50.a1_in1k"`, perhaps with `"@revision"`), a folder or a
-    file, with or without `"local-dir:"` before it, or a name of the catalogue (`"resnet50.a1_in1k"`). A lone file is
-    enough where its tensors' names say which model it is, as those of flaim's own format, Keras and `.npz` files do.
+    `source` is a repository on the Hub (`"hf-hub:timm/resnet50.a1_in1k"`, optionally with `"@revision"`), a folder or a
+    file, with or without `"local-dir:"` before it, or a name in the catalogue (`"resnet50.a1_in1k"`). A file without
+    `config.json` is enough if it identifies its model, as Keras' files, `.npz` files and flaim's own do.
 
     Raises:
         CatalogueError, CheckpointError, FileNotFoundError, HubError: As `get_model` does.
     """
     info = describe(source) if is_source(source) else resolve(source)
-    if not info.architecture and info.converter == "flaim":  # leaves alone, of whatever model
+    if not info.architecture and info.converter == "flaim":  # only leaves, of an unknown model
         tensors, _ = read(info)
         return Checkpoint(core.unflatten({path: jnp.array(value) for path, value in tensors.items()}), info)
     info = resolve(source) if not info.architecture else info
@@ -65,10 +65,10 @@ def get_model(
         pretrained: A parameters name (`"in1k_224"`), a resolution, True for the default parameters, False for random
             ones, or a checkpoint: a path or `"hf-hub:..."`. See `flaim.weights.resolve`.
         n_classes: Positive: logits; -1: the last linear layer's input; 0: the final feature map; None: as the
-            checkpoint was trained, which is -1 where it was trained without classes.
-        input_size: Images' side, or (height, width); None: as the checkpoint was trained.
-        jit: Compile random initialisers; without, they run operation by operation.
-        prng: Key (or seed, by default 0) of random variables: all of them, or a fresh classifier's.
+            checkpoint was trained, which is -1 if it was trained without classes.
+        input_size: Side of the images, or (height, width); None: as the checkpoint was trained.
+        jit: Compile the random initialisers; if False, they run operation by operation.
+        prng: Key or seed (default 0) for random variables: all of them, or only a new classifier's.
         dtype: Compute dtype; the variables stay as stored.
         overrides: `in_channels`, and options of the model function.
 
@@ -76,10 +76,10 @@ def get_model(
         Model, variables, and `{"mean": ..., "std": ...}`, for pixels in [0, 1]; `{}` with `pretrained=False`.
 
     Raises:
-        CatalogueError: No such model, parameters or family; the nearest names, or those that exist, are given.
-        CheckpointError: A file is corrupt or does not fit; everything that is wrong is listed.
+        CatalogueError: No such model, parameters or family; the message lists the nearest or the existing names.
+        CheckpointError: A file is corrupt or does not fit; the message lists everything that is wrong.
         FileNotFoundError: There is no such folder or file.
-        HubError: The Hub cannot give a file, and why.
+        HubError: A file could not be downloaded; the message says why.
     """
     info = resolve(model_name, pretrained)
     key = jax.random.key(prng or 0) if prng is None or isinstance(prng, int) else prng
@@ -106,12 +106,12 @@ def from_pretrained(
     dtype: Any = None,
     **overrides: Any,
 ) -> tuple[Model, dict, dict[str, tuple[float, ...]]]:
-    """What `get_model` returns, of a saved checkpoint: a path, or `"organisation/name"` on the Hub."""
+    """Load a saved checkpoint, a path or `"organisation/name"` on the Hub; returns the same as `get_model`."""
     return get_model(source_of(source), True, n_classes, input_size, prng=prng, dtype=dtype, **overrides)
 
 
 def source_of(source: str | PathLike) -> str | PathLike:
-    """What `from_pretrained` takes as `get_model` takes it: a name like a repository's is one, unless it is a path."""
+    """Convert `from_pretrained`'s source for `get_model`: `"organisation/name"` is a repository unless it is a path."""
     if isinstance(source, str) and not is_source(source) and Path(source).exists():
         return Path(source)
     is_repository = isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", source)
@@ -119,7 +119,7 @@ def source_of(source: str | PathLike) -> str | PathLike:
 
 
 def _norm_stats(info: CheckpointInfo, channels: int) -> dict[str, tuple[float, ...]]:
-    """The checkpoint's normalisation for another number of channels, which repeat or, where it is one, average."""
+    """The checkpoint's normalisation for another number of channels: averaged for one, otherwise repeated in turn."""
     if channels == info.in_channels:
         return info.norm_stats
     if channels == 1:

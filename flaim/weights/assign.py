@@ -1,6 +1,6 @@
-"""The one strict step from a file's tensors to a model's variables: every leaf checked, all errors in one.
+"""Assign a file's tensors to a model's variables: every leaf is checked, and one error lists all problems.
 
-Where the model differs from the checkpoint in input size, image channels or classes, tensors are adapted on the way.
+If the model differs from the checkpoint in input size, image channels or classes, the tensors are adapted.
 """
 
 import math
@@ -28,7 +28,7 @@ from flaim.weights.converters import CONVERTERS, Converter
 from flaim.weights.errors import CheckpointError
 from flaim.weights.info import CheckpointInfo
 
-_ALIGNMENT = 64  # bytes; XLA takes over host arrays that are so aligned instead of copying them
+_ALIGNMENT = 64  # bytes; XLA uses host arrays with this alignment without copying them
 
 
 def model_of(
@@ -37,10 +37,10 @@ def model_of(
     input_size: int | tuple[int, int] | None = None,
     overrides: Mapping[str, Any] = MappingProxyType({}),
 ) -> Model:
-    """The model that a checkpoint is of, with the caller's changes.
+    """The model of a checkpoint, with the caller's changes.
 
     Raises:
-        CheckpointError: An option of the checkpoint's is none of the model's.
+        CheckpointError: The model does not have an option of the checkpoint.
     """
     n_classes = info.n_classes if n_classes is None else n_classes
     try:
@@ -56,19 +56,20 @@ def assign(
 ) -> dict:
     """The variables of `model` from the tensors of the checkpoint that `info` describes.
 
-    Where `model` differs from the checkpoint in its input size, position embeddings and relative position tables are
-    resampled; in its image channels, the first convolution is adapted; in its classes, the classifier is fresh, drawn
-    with `key` as `model.init(key)` draws it. What the model lacks of the head because its `n_classes` is 0 or -1 is
-    left out.
+    If `model` differs from the checkpoint in input size, position embeddings and relative position tables are
+    resampled. If it differs in image channels, the first convolution is adapted. If it differs in classes, the
+    classifier is initialised with `key`, as in `model.init(key)`. If `n_classes` is 0 or -1, tensors of the missing
+    head are ignored.
 
     Raises:
-        CheckpointError: Tensors are missing, unexpected, misshapen or not floating-point; all of them are listed.
+        CheckpointError: Tensors are missing, unexpected, of the wrong shape or not floating-point; the message lists
+            all of them.
     """
     arrays, fresh = lay_out(model, tensors, info, where=where)
     leaves, keep = core.flatten(model.spec()), CONVERTERS[info.converter].keeps_dtype
     dtypes = [array.dtype if keep else np.dtype(leaves[path].dtype) for path, array in arrays.items()]
-    device = jax.config.jax_default_device  # type: ignore[attr-defined] # of this thread
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # copies release the interpreter's lock
+    device = jax.config.jax_default_device  # type: ignore[attr-defined] # this thread's
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # copies release the GIL
         variables = dict(zip(arrays, pool.map(_put, arrays.values(), dtypes, repeat(device))))
     variables |= core.flatten(core.init_leaves(core.unflatten(fresh), key))
     return core.unflatten({path: variables[path] for path in leaves})
@@ -77,9 +78,9 @@ def assign(
 def lay_out(
     model: Model, tensors: Mapping[str, Any], info: CheckpointInfo, *, where: str = "the file"
 ) -> tuple[dict[str, Any], dict[str, core.Leaf]]:
-    """A checkpoint's arrays by the paths of the leaves they fill, in the leaves' layout, and the leaves left to draw.
+    """A checkpoint's arrays by leaf path, in the leaves' layout, and the leaves that remain to be initialised.
 
-    Adapts as `assign` does. The arrays are views of the file where nothing has to be computed.
+    Adapts tensors as `assign` does. Arrays that need no computation are views of the file.
 
     Raises:
         CheckpointError: As `assign` does.
@@ -112,7 +113,7 @@ def lay_out(
 
 
 def classes_in(model: Model, tensors: Mapping[str, Any], info: CheckpointInfo, *, where: str = "the file") -> int:
-    """How many classes the classifier in the file has; -1 where it has none."""
+    """The number of classes of the file's classifier; -1 if it has none."""
     path = f"params/{model.classifier}/kernel"
     kernel = _translated(model, tensors, info, where).get(path)
     if kernel is None:
@@ -127,27 +128,27 @@ def _whole(model: Model) -> Model:
 
 
 def _translated(model: Model, tensors: Mapping[str, Any], info: CheckpointInfo, where: str) -> dict[str, Any]:
-    """The tensors by the paths of the whole model's leaves."""
+    """The tensors by leaf path, for the model with its head."""
     converter: Converter = CONVERTERS[info.converter]
     try:
         return converter.translate(tensors, info, core.flatten(_whole(model).spec()))
     except CheckpointError:
         raise
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # known names, other shapes
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # known names, unexpected shapes
         raise CheckpointError(f"{where} does not hold the tensors of a {info.model}: {error}") from error
 
 
 def _head(
     model: Model, found: Mapping[str, Any], leaves: Mapping[str, core.Leaf], info: CheckpointInfo
 ) -> tuple[set[str], set[str]]:
-    """Which leaves are drawn, and which tensors the model has no use for."""
+    """The leaves to initialise, and the tensors that the model does not use."""
     classifier = f"params/{model.classifier}/"
     head = f"params/{model.classifier.rpartition('/')[0] or model.classifier}/"
     fresh, unused = set(), set()
     if model.n_classes > 0 and model.n_classes != info.n_classes:
         # DeiT's distilled models have a second classifier, `head_dist`.
         fresh = {path for path in leaves if path.startswith((classifier, f"{classifier[:-1]}_dist/"))}
-    if (info.n_classes or 0) <= 0:  # the file may end before the head, as pretraining without labels does
+    if (info.n_classes or 0) <= 0:  # the file may lack the head, after pretraining without labels
         fresh |= {path for path in leaves if path.startswith(head) and path not in found}
     if rest := [path for path in found if path not in leaves]:
         whole = core.flatten(_whole(model).spec()) if model.n_classes <= 0 else {}
@@ -166,7 +167,7 @@ def _permuted(shape: tuple[int, ...], layout: str, other: str) -> tuple[int, ...
 
 
 def _adapt(path: str, leaf: core.Leaf, tensor: Any, layout: str, model: Model, info: CheckpointInfo) -> Any:
-    """A tensor of this layout in the leaf's shape and layout; a view of the file where nothing has to be computed."""
+    """Convert a tensor of this layout to the leaf's shape and layout; a view of the file if nothing is computed."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise ValueError(f"found {tensor.dtype} numbers, expected floating-point ones")
     shape = _permuted(leaf.shape, leaf.layout, layout)
@@ -189,7 +190,7 @@ def _adapt(path: str, leaf: core.Leaf, tensor: Any, layout: str, model: Model, i
 
 
 def _is_first(leaf: core.Leaf, array: Any, model: Model, info: CheckpointInfo) -> bool:
-    """Whether this is the convolution that sees the images, for another number of their channels."""
+    """Whether this is the first convolution, and the number of image channels differs."""
     channels = (info.in_channels, model.in_channels)
     return leaf.layout == "hwio" and channels[0] != channels[1] == leaf.shape[2] and array.shape[2:3] == channels[:1]
 
@@ -205,10 +206,12 @@ def _position_embedding(leaf: core.Leaf, array: np.ndarray, model: Model, info: 
     new = tuple(side // patch for side, patch in zip(model.input_size, kernel.shape))
     prefix = leaf.shape[1] - new[0] * new[1]
     tokens = array.shape[1] - prefix
+    if prefix < 0 or tokens <= 0:
+        return array
     old = tuple(side // patch for side, patch in zip(info.input_size, kernel.shape))
-    if old[0] * old[1] != tokens:  # the configuration is mistaken about the size; most images are square
+    if old[0] * old[1] != tokens:  # the configuration has a wrong size; most images are square
         old = (round(tokens**0.5),) * 2
-    if old == new or prefix < 0 or tokens <= 0 or old[0] * old[1] != tokens:
+    if old == new or old[0] * old[1] != tokens:
         return array
     return resample.resample_position_embedding(array, old, new, interpolation=_timm(model).interpolation(model.name))
 
@@ -224,8 +227,8 @@ def _relative_table(leaf: core.Leaf, array: np.ndarray, model: Model, info: Chec
 def _window(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] | None:
     """Height and width of the window that a relative position table of this shape belongs to.
 
-    A flat table `(offsets, heads)` says only how many offsets there are; among the windows with so many, it is the one
-    whose aspect ratio comes nearest to the image's.
+    A flat table `(offsets, heads)` gives only the number of offsets. Of the windows with this number, the result is the
+    one whose aspect ratio is closest to the image's.
     """
     if len(shape) == 3:
         return (shape[1] + 1) // 2, (shape[2] + 1) // 2
@@ -235,21 +238,21 @@ def _window(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] |
 
 
 def _put(array: Any, dtype: np.dtype, device: Any) -> Array:
-    """The array on the device (None: the default one), in row-major order, with nothing of the file left in memory."""
-    values = np.asarray(array).astype(dtype, copy=False)  # axes stay in the order that the file has them in
+    """Copy the array to the device (None: the default one) in row-major order, and release the file's memory."""
+    values = np.asarray(array).astype(dtype, copy=False)  # axes stay in the file's order
     if values is array and values.flags.c_contiguous:
-        # Not from the file itself, whose pages XLA might take over: a file may change.
+        # Copy first: XLA might use the file's pages directly, and the file may change.
         values = _aligned(array.shape, dtype)
         values[...] = array
     with jax.default_device(device):
-        # Transposing is what loading spends its time on; XLA does it on the way, and faster than NumPy.
+        # Most of the loading time is transposing; XLA does it during the transfer, and faster than NumPy.
         placed = jax.device_put(values).block_until_ready()
     release(array)
     return placed
 
 
 def release(array: Any) -> None:
-    """Let the system drop the pages of a mapped file that the array is a view of; they count as this process's."""
+    """Let the system drop the mapped file's pages under the array; they count as this process's memory."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -263,9 +266,9 @@ def release(array: Any) -> None:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array to fill."""
+    """An aligned array to fill."""
     size = math.prod(shape) * dtype.itemsize
-    # Not np.empty, which asks for huge pages: the system may have to move others' memory to make them.
+    # Not np.empty, which asks for huge pages: the system may have to move memory to make room for them.
     buffer = np.frombuffer(bytearray(size + _ALIGNMENT), np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)

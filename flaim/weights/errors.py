@@ -1,8 +1,8 @@
-"""What can go wrong with checkpoints."""
+"""Errors of loading and saving checkpoints."""
 
 
 class CatalogueError(LookupError):
-    """No such model, no such parameters, or a family that is not implemented; the message says what there is."""
+    """No such model, no such parameters, or a family that is not implemented; the message says what exists."""
 
 
 class CheckpointError(ValueError):
@@ -10,8 +10,8 @@ class CheckpointError(ValueError):
 
 
 class HubError(OSError):
-    """A file could not be had from the Hub; the message says why and what would help."""
+    """A download or an upload failed; the message says why and what to do."""
 
 
 class FileMissingError(HubError):
-    """The repository is there, the file is not."""
+    """The repository exists, the file does not."""

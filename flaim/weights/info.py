@@ -1,4 +1,4 @@
-"""What is known of a checkpoint: `CheckpointInfo`; where it is: `Location`; what its images need: `Preprocessing`."""
+"""`CheckpointInfo` describes a checkpoint, `Location` says where it is, `Preprocessing` how to prepare its images."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -20,13 +20,13 @@ _NON_COMMERCIAL = {"apple-amlr", "cc-by-nc-4.0", "fair-noncommercial-research-li
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preprocessing(Mapping[str, Any]):
-    """Evaluation preprocessing, as `flaim.data.Preprocess.from_row` takes it: also a mapping of what is not None.
+    """Evaluation preprocessing, for `flaim.data.Preprocess.from_row`; also a mapping of the fields that are not None.
 
     Attributes:
         input_size: Height and width of the images that the model was trained or fine-tuned on last.
-        mean, std: Of the pixels, in [0, 1].
+        mean, std: Of pixels in [0, 1].
         interpolation, crop_pct, crop_mode: As in `flaim.data.Preprocess`.
-        test_input_size, test_crop_pct: At which it evaluates better than at its own, where its authors say so.
+        test_input_size, test_crop_pct: Values at which the model evaluates better, if its authors give them.
     """
 
     input_size: tuple[int, int] = (224, 224)
@@ -63,12 +63,12 @@ PREPROCESSING = tuple(field.name for field in fields(Preprocessing))
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """Where a checkpoint is; all None where nobody is known to have it.
+    """Where a checkpoint is; all fields are None if that is unknown.
 
     Attributes:
-        path: On this machine: a folder or a file.
-        repo: Repository on the Hugging Face Hub, `"timm/resnet50.a1_in1k"`, perhaps with `"@revision"`.
-        file: Path of its weights in the repository, where they do not go by one of the usual names.
+        path: A local folder or file.
+        repo: Repository on the Hugging Face Hub, `"timm/resnet50.a1_in1k"`, optionally with `"@revision"`.
+        file: Path of its weights in the repository, if they do not have one of the usual names.
         url, digest: Address of its file, and the file's hash, `"md5:..."` or `"sha256:..."`.
     """
 
@@ -84,22 +84,22 @@ class CheckpointInfo:
     """A checkpoint's model, preprocessing, location, origin and license.
 
     Attributes:
-        model: The name it goes by: flaim's model name, or timm's architecture.
+        model: flaim's model name, or timm's architecture.
         params: flaim's parameters name (`"in1k_224"`), or timm's tag (`"a1_in1k"`).
-        family: Module of `flaim.models` that has the architecture, or would have.
-        architecture: Name that `flaim.models.create` takes; empty where nothing says it.
-        overrides: Options that make the architecture this checkpoint's, as JSON has them (`flaim.options`).
-        n_classes: Classes of the file's classifier; as in `get_model`, -1 where it has no classifier, 0 where it has
-            nothing of a head; None where nobody says.
+        family: Module of `flaim.models` for the architecture, even if it is not implemented yet.
+        architecture: Name for `flaim.models.create`; empty if unknown.
+        overrides: Options in which the checkpoint differs from the architecture, as JSON (see `flaim.options`).
+        n_classes: Classes of the file's classifier. As in `get_model`, -1 means no classifier and 0 no head at all;
+            None means unknown.
         in_channels: Channels of its images.
         preprocessing: Of its images.
         location: Where it is.
-        converter: Whose names the file's tensors have, a name in `flaim.weights.converters.CONVERTERS`.
-        timm_id: timm's name of it, `"resnet50.a1_in1k"`.
+        converter: Name of the converter for its tensors, a key of `flaim.weights.converters.CONVERTERS`.
+        timm_id: timm's name for it, `"resnet50.a1_in1k"`.
         license: SPDX identifier, or the name its authors gave.
-        labels: Class names, where the file says them.
+        labels: Class names, if the file has them.
         flaim_repo: Repository of the original flaim's own copy, a pickle; kept as a record.
-        note, source: What else is known, and the address of the original file where it is not on the Hub.
+        note, source: Further information, and the address of the original file if it is not on the Hub.
     """
 
     model: str = ""
@@ -135,7 +135,7 @@ class CheckpointInfo:
         return self.license in _NON_COMMERCIAL
 
     def replace(self, **fields: Any) -> "CheckpointInfo":
-        """The same checkpoint with other fields; those of `Preprocessing` and `Location` may be given by name too."""
+        """A copy with other fields; fields of `Preprocessing` and `Location` may be passed directly."""
         nested: dict[str, Any] = {}
         for name, kind in (("preprocessing", Preprocessing), ("location", Location)):
             given = {key: fields.pop(key) for key in list(fields) if key in kind.__dataclass_fields__}

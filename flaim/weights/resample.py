@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -0.5, the one of antialiased bicubic interpolation in PyTorch."""
+    """Keys' cubic convolution kernel with a = -0.5, as in PyTorch's antialiased bicubic interpolation."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
@@ -63,8 +63,8 @@ def resample_position_embedding(
 def _table_weights(old: int, new: int) -> np.ndarray:
     """Interpolation of one axis of a relative position table, `(new, old)`.
 
-    BEiT's scheme: the old offsets are spread over the new ones in geometric progression, dense around zero, where the
-    table matters most.
+    BEiT's scheme: the old offsets are spread over the new ones in geometric progression, densest around zero, where
+    the table matters most.
     """
     low, high = 1.01, 1.5
     while high - low > 1e-6:
@@ -97,8 +97,8 @@ def adapt_input_channels(
 ) -> Float[np.ndarray, "height width {channels} out"]:
     """The first convolution for another number of image channels.
 
-    One channel gets the sum over the old ones, as if grey images were repeated; otherwise the old channels are
-    repeated in turn and scaled, so that activations keep their magnitude.
+    For one channel, the kernel is summed over the old ones, as if a grey image were repeated. Otherwise the old
+    channels are repeated in turn and scaled, so that activations keep their magnitude.
     """
     kernel = kernel.astype(np.float32)
     old = kernel.shape[2]

@@ -111,6 +111,7 @@ def test_tree_at_on_a_leaf(module, state, images, expected):
         eqx.tree_at(lambda m: m.layer1[2], module, 0)
 
 
+@pytest.mark.usefixtures("lenient")  # optax promotes
 def test_filtered_gradients_learn(module, state, variables, images, labels):
     module = eqx.nn.inference_mode(module, False)
     optimizer = optax.adam(1e-2)
@@ -166,6 +167,7 @@ def test_a_model_without_statistics_needs_no_axis(images):
     assert list(adapter.to_variables(module, state)) == ["params"]
 
 
+@pytest.mark.usefixtures("lenient")  # Equinox's layers promote
 def test_a_replaced_head_gets_a_key(module, state, images):
     head = eqx.nn.Sequential([eqx.nn.Dropout(0.5), eqx.nn.Linear(8, 3, key=jax.random.key(0))])
     stem = lambda x: x[::2, ::2, :1] * jnp.ones(8)  # noqa: E731 -- takes no key

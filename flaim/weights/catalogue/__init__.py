@@ -1,9 +1,9 @@
-"""The catalogue: which checkpoints there are, and the look-up of their names.
+"""The catalogue of published checkpoints, and the lookup of their names.
 
-`flaim.jsonl` has the (model, parameters) pairs that flaim always had; `timm/<family>.jsonl` timm's checkpoints of each
-family (`tools/make_catalogue.py` writes them); `keras.jsonl` Keras' (`tools/make_keras_catalogue.py`); `accuracy.csv`
-the accuracies that timm publishes. A name is looked up in flaim's table first: `"resnet18"` is flaim's model,
-`"resnet18.a1_in1k"` is timm's checkpoint, `"resnet50.keras_in1k"` is Keras'.
+`flaim.jsonl` has the (model, parameters) pairs of the original flaim, `timm/<family>.jsonl` timm's checkpoints of each
+family (written by `tools/make_catalogue.py`), `keras.jsonl` those of Keras (`tools/make_keras_catalogue.py`), and
+`accuracy.csv` the accuracies that timm publishes. A name is looked up in flaim's table first: `"resnet18"` is flaim's
+model, `"resnet18.a1_in1k"` is timm's checkpoint, `"resnet50.keras_in1k"` is Keras'.
 """
 
 import difflib
@@ -33,17 +33,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Listing:
-    """A checkpoint with its figures; None where a figure is not known.
+    """A checkpoint with its figures; None if a figure is not known.
 
     Attributes:
         model, params: The names that `get_model` takes.
         input_size: Height and width of its images.
         top1, top5: Accuracy on ImageNet-1k in percent, as timm publishes it.
         top1_size: Side of the images at which it was measured.
-        parameters: Of the architecture, its published classifier included.
-        gmacs: Multiply-adds in thousand millions for one image of the architecture's own size.
+        parameters: Number of parameters of the architecture, with its published classifier.
+        gmacs: Billions (1e9) of multiply-adds for one image of the architecture's default size.
         license: SPDX identifier, or the name its authors gave.
-        info: All that the catalogue knows.
+        info: The catalogue's full description.
     """
 
     model: str
@@ -94,10 +94,10 @@ def list_models(
     """The (model, parameters) pairs that `get_model` takes.
 
     Args:
-        model_pattern: Regular expression, to be found anywhere in the model's name.
+        model_pattern: Regular expression that matches anywhere in the model's name.
         params_pattern: The same for the parameters' name; an integer is a resolution.
-        timm: timm's (architecture, tag) pairs after flaim's own and Keras'.
-        details: A `Listing` for each pair, with accuracy, parameters, multiply-adds and license.
+        timm: Add timm's (architecture, tag) pairs after flaim's own and Keras'.
+        details: Return a `Listing` for each pair, with accuracy, parameters, multiply-adds and license.
     """
     try:
         model_regex = re.compile(model_pattern)
@@ -120,19 +120,19 @@ def find(model_name: str, pretrained: str | int | bool = True) -> CheckpointInfo
 
     Args:
         model_name: flaim's model name, timm's architecture, or `"architecture.tag"` of timm's or Keras' checkpoints;
-            `"keras_in1k"` is the one of Keras' own default size.
-        pretrained: A parameters name (or timm's tag), a resolution, or True for the default: for flaim's models the
-            ImageNet-1k classifier that is named plainly (`"in1k_224"`), at the lowest resolution, listed first, in
-            this order of importance; for timm's architectures timm's own default tag, for others Keras'. False asks for
-            no parameters, so that an architecture without any will do too.
+            `"keras_in1k"` is the one of Keras' default image size.
+        pretrained: A parameters name (or timm's tag), a resolution, or True for the default. For flaim's models, these
+            criteria select the default, in this order: 1000 classes, a name that begins with `"in1k_"`, the lowest
+            resolution, the first line of the table. For timm's architectures it is timm's default tag, for others
+            Keras'. False asks for no parameters, so an architecture without checkpoints is accepted too.
 
     Raises:
-        CatalogueError: There is no such model (the nearest names are given) or parameters (those that exist are), or
-            the family is not implemented.
+        CatalogueError: There is no such model (the message gives the nearest names) or parameters (the message gives
+            those that exist), or the family is not implemented.
     """
     architecture, _, tag = model_name.partition(".")
     candidates = _candidates(model_name)
-    if not candidates and pretrained is not False:  # a file of the user's own would not have Keras' arithmetic
+    if not candidates and pretrained is not False:  # the user's own file would not use Keras' padding and epsilons
         candidates = table("keras").get(model_name, [])
     if not candidates and tag:
         known = [*table("timm").get(architecture, []), *table("keras").get(architecture, [])]
@@ -184,7 +184,7 @@ def _named_by_keras(name: str) -> list[CheckpointInfo]:
 
 @functools.cache
 def _timm_ids() -> dict[str, list[CheckpointInfo]]:
-    """Rows by timm's name. timm's own table says more of a checkpoint, flaim's has families that do not exist yet."""
+    """Rows by timm's name. timm's table has more details, flaim's also has families that are not implemented yet."""
     index: dict[str, list[CheckpointInfo]] = {}
     for row in [*rows(flaim=False, keras=False), *rows(timm=False, keras=False)]:
         if row.timm_id:
@@ -203,7 +203,7 @@ def _names(candidates: Iterable[CheckpointInfo]) -> str:
 
 
 def _without_checkpoints(name: str, pretrained: str | int | bool) -> CheckpointInfo:
-    from flaim.registry import create  # brings jax; the tables alone do not need it
+    from flaim.registry import create  # imports jax, which the tables alone do not need
 
     if not _index.is_architecture(name):
         raise _unknown_model(name)

@@ -1,4 +1,4 @@
-"""The catalogue's tables, of one line a checkpoint, and what timm measured."""
+"""The catalogue's tables, with one line per checkpoint, and timm's accuracies."""
 
 import csv
 import functools
@@ -24,7 +24,7 @@ class Accuracy(NamedTuple):
 
 
 def rows(*, flaim: bool = True, timm: bool = True, keras: bool = True) -> list[CheckpointInfo]:
-    """The catalogue's rows, of the tables that are asked for; families that do not exist yet included."""
+    """The catalogue's rows from the chosen tables, including families that are not implemented yet."""
     wanted = {"flaim": flaim, "keras": keras, "timm": timm}
     return [row for name, asked in wanted.items() if asked for group in table(name).values() for row in group]
 
@@ -36,7 +36,7 @@ def is_implemented(row: CheckpointInfo) -> bool:
 
 @functools.cache
 def table(name: str) -> dict[str, list[CheckpointInfo]]:
-    """The rows of the table `"flaim"`, `"keras"` or `"timm"` by model name, in its lines' order; timm's sorted."""
+    """The rows of the table `"flaim"`, `"keras"` or `"timm"` by model name, in file order; timm's names are sorted."""
     files = sorted(TIMM.glob("*.jsonl")) if name == "timm" else [FOLDER / f"{name}.jsonl"]
     found: dict[str, list[CheckpointInfo]] = {}
     for file in files:
@@ -51,10 +51,10 @@ def _row(line: Mapping) -> CheckpointInfo:
     model, params, timm_id = line["model"], line["params"], line.get("timm")
     if "url" in line:  # a line of Keras' table
         line = {"architecture": model, **line}
-    elif "flaim" not in line:  # of timm's
+    elif "flaim" not in line:  # a line of timm's table
         timm_id = f"{model}.{params}"
     architecture = line.get("architecture") or (timm_id or "").partition(".")[0]
-    # The table's own family is for architectures that do not exist yet.
+    # The line's own family is for architectures that are not implemented yet.
     family = _index.family_of(architecture) if _index.is_architecture(architecture) else line["family"]
     return CheckpointInfo(
         model=model,
@@ -95,6 +95,6 @@ def _accuracies() -> dict[str, list[Accuracy]]:
 
 
 def accuracies(row: CheckpointInfo) -> list[Accuracy]:
-    """What timm measured of a checkpoint, at the image size that it was trained for first."""
+    """timm's accuracies of a checkpoint; the one at the image size of its training comes first."""
     measured: Iterable[Accuracy] = _accuracies().get(row.timm_id or "", ())
     return sorted(measured, key=lambda accuracy: accuracy.size != max(row.input_size))

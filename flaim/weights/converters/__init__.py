@@ -1,4 +1,4 @@
-"""Converters: from one ecosystem's names and documents to flaim's leaves and options."""
+"""Converters: from one library's names and documents to flaim's leaves and options."""
 
 from flaim.weights.converters._converter import Converter
 from flaim.weights.converters.big_vision import BIG_VISION
@@ -10,5 +10,5 @@ from flaim.weights.converters.transformers import TRANSFORMERS
 
 __all__ = ["CONVERTERS", "Converter"]
 
-# By name, in the order in which they are asked whether they know a checkpoint.
+# By name, in the order in which they are asked whether they recognise a checkpoint.
 CONVERTERS = {converter.name: converter for converter in (NATIVE, TIMM, TRANSFORMERS, BIG_VISION, FLAIM_V0, KERAS)}

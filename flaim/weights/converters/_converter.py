@@ -1,4 +1,4 @@
-"""`Converter`: what flaim knows of one ecosystem's checkpoints."""
+"""`Converter`: how to read one library's checkpoints."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,26 +7,26 @@ from typing import Any
 import flaim_core as core
 from flaim.weights.info import CheckpointInfo
 
-# By name: lazily read arrays. The types have no parameters, because a run-time check of these would load the file.
+# By name: lazily read arrays. The types have no parameters because checking them at run time would load the file.
 Tensors = Mapping
-Documents = Mapping  # by file name: JSON files, and what the weights' file says beside its tensors
+Documents = Mapping  # by file name: JSON files, and the weights file's metadata
 
 
 @dataclass(frozen=True)
 class Converter:
-    """One ecosystem's names for tensors, and what its documents say.
+    """Reads one library's checkpoints: its names for tensors, and its documents.
 
     Attributes:
-        name: What `CheckpointInfo.converter` calls it.
-        recognises: `(tensors, documents)`: whether a checkpoint is of this ecosystem. Converters are asked in the order
-            of `CONVERTERS`. Looking at `tensors` may download them, so documents come first.
-        describe: `(tensors, documents, where)`: what is known of the checkpoint found at `where`. Options that flaim's
-            model does not have are a `CheckpointError` that lists them all.
-        translate: `(tensors, info, leaves)`: the tensors by the paths of `leaves`, those of the whole model with its
-            head. What belongs to no leaf keeps a name of its own.
-        layouts: The layout of a tensor by the layout of its leaf, where they differ.
-        name_of: A leaf's name in such a checkpoint by its path, for messages.
-        keeps_dtype: Leaves are loaded in the dtype of the file; otherwise in the model's.
+        name: The value of `CheckpointInfo.converter`.
+        recognises: `(tensors, documents)`: whether a checkpoint is from this library. Converters are asked in the order
+            of `CONVERTERS`. Access to `tensors` may download them, so the documents are checked first.
+        describe: `(tensors, documents, where)`: the description of the checkpoint at `where`. Raises a
+            `CheckpointError` that lists all options that flaim's model does not have.
+        translate: `(tensors, info, leaves)`: the tensors by leaf path; `leaves` are those of the model with its head. A
+            tensor that belongs to no leaf keeps a name that is not a path.
+        layouts: The layout of a tensor by the layout of its leaf, if they differ.
+        name_of: The tensor's name for a leaf's path, for messages.
+        keeps_dtype: Leaves keep the file's dtype; otherwise they get the model's.
     """
 
     name: str

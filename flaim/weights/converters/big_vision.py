@@ -1,8 +1,8 @@
 """Vision Transformers of google-research/vision_transformer and big_vision: `.npz` files without a configuration.
 
-What such a file holds tells the model: widths, depth, patches, heads, the images' size, the pooling and the classes.
-Their authors approximate GELU by tanh; like timm, which publishes the same weights, we compute it exactly, and
-`act=gelu_tanh` (`{"function": "gelu_tanh"}` in a configuration) does as they do.
+The tensors' names and shapes give the widths, depth, patch size, heads, image size, pooling and classes. The authors
+use the tanh approximation of GELU. flaim computes exact GELU, as timm does with the same weights; `act=gelu_tanh`
+(`{"function": "gelu_tanh"}` in a configuration) selects the approximation.
 """
 
 import math
@@ -22,11 +22,11 @@ from flaim.weights.info import NORMALISATIONS, CheckpointInfo, Preprocessing
 
 _MARKER = re.compile(r"(^|/)(Transformer/encoderblock|MixerBlock_|conv_root/)")
 
-# What training leaves in a file beside the model, and the other tower of a two-tower one.
+# Training state in a file, and the text tower of a two-tower model.
 _UNUSED = re.compile(r"^(opt/(?!target/)|opt$|states?/|extra/|step$|params/(txt/|t$|b$))")
 _PREFIX = re.compile(r"^(opt/target/|params/img/|params/)")
 
-_STACK = "Transformer/encoderblock/"  # all blocks' arrays along a first axis
+_STACK = "Transformer/encoderblock/"  # arrays of all blocks, stacked along the first axis
 
 _RULES = (
     (r"^embedding/", "patch_embed/proj/"),
@@ -60,10 +60,10 @@ def recognises(tensors: Tensors, documents: Documents) -> bool:
 
 
 def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointInfo:
-    """What the shapes of the tensors, found at `where`, tell.
+    """The description from the names and shapes of the tensors at `where`.
 
     Raises:
-        CheckpointError: It is no plain Vision Transformer, or lacks what tells its configuration.
+        CheckpointError: The model is not a plain Vision Transformer, or lacks tensors that give its configuration.
     """
     for marker, kind in (("MixerBlock_", "an MLP-Mixer"), ("conv_root/", "a hybrid of ResNet and Transformer")):
         if any(marker in name for name in tensors):
@@ -136,7 +136,7 @@ def _translated(tensors: Tensors, info: CheckpointInfo) -> dict[str, Any]:
 
 
 def _renamed(tensors: Tensors) -> dict[str, Any]:
-    """The tensors under flaim's names; queries, keys and values are apart still, and heads an axis of their own."""
+    """The tensors under flaim's names; queries, keys and values are still separate, and heads still have an axis."""
     leaves: dict[str, Any] = {}
     for name, value in tensors.items():
         if _UNUSED.search(name):
@@ -152,14 +152,14 @@ def _renamed(tensors: Tensors) -> dict[str, Any]:
 
 
 def _part(value: Any, index: int) -> Any:
-    """One of the arrays that `value` is a stack of."""
+    """One array of a stack."""
     if isinstance(value, np.ndarray):
         return value[index]
     return LazyArray(value.shape[1:], value.dtype, lambda: np.asarray(value)[index])
 
 
 def _concatenated(parts: Sequence[Any]) -> LazyArray:
-    """The arrays side by side along the last axis."""
+    """The arrays concatenated along the last axis."""
     shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
     return LazyArray(
         shape, np.dtype(parts[0].dtype), lambda: np.concatenate([np.asarray(part) for part in parts], axis=-1)
@@ -167,7 +167,7 @@ def _concatenated(parts: Sequence[Any]) -> LazyArray:
 
 
 def _heads_flattened(name: str, value: Any) -> Any:
-    """Layers of attention with the axes of heads and width of a head as one."""
+    """Merge the axes of heads and head width in attention layers."""
     if re.search(r"/proj/kernel$", name) and len(value.shape) == 3:
         return value.reshape((-1, value.shape[2]))
     if re.search(r"/(query|key|value)/kernel$", name) and len(value.shape) == 3:
@@ -176,7 +176,7 @@ def _heads_flattened(name: str, value: Any) -> Any:
 
 
 def _sines(leaves: Tensors, info: CheckpointInfo) -> np.ndarray:
-    """Position embeddings of models that do not learn them: sines of rows and columns.
+    """Position embeddings of models that do not learn them: sines and cosines of rows and columns.
 
     Beyer et al., "Better plain ViT baselines for ImageNet-1k" (2022).
     """

@@ -1,7 +1,7 @@
-"""The original flaim's checkpoints: its Linen modules' automatic names, the class and how many of it came before.
+"""The original flaim's checkpoints, with Linen's automatic names of modules: the class and a counter.
 
-One of its files says nothing of its model but shapes. A published one goes by the name of its repository; one that was
-fine-tuned, and is called otherwise, is the published model of the same shapes.
+The files have no configuration. A published file has the name of its repository, which identifies the model. A file
+with another name, such as a fine-tuned one, is taken to be the published model with the same shapes.
 """
 
 import inspect
@@ -25,12 +25,12 @@ Rules = tuple[Rule, ...]
 
 _MARKER = re.compile(r"^params/(?!MAPHead)\w*(Stage|Stem|Block|Head|Embed|Token|ConvBNAct)_\d+/")
 
-# What modules kept beside parameters and statistics; models compute it.
+# Other collections in the files; flaim's models compute these values.
 _COMPUTED = re.compile(r"^(rel_pos_ind|mask|k_bias_)/")
 
 
 def _next(pattern: str) -> Callable[[re.Match], str]:
-    """`pattern` with each number one higher, as where timm counts from one."""
+    """A replacement from `pattern` with each number increased by one, because timm counts from one."""
     return lambda match: pattern.format(*(int(text) + 1 if text.isdigit() else text for text in match.groups()))
 
 
@@ -53,13 +53,13 @@ _METAFORMER: Rules = (
 
 @dataclass(frozen=True)
 class _Table:
-    """A family's names.
+    """The names of a family.
 
     Attributes:
-        family: flaim's.
-        marker: A pattern that a name of each of its models fits.
+        family: flaim's name of it.
+        marker: A pattern that matches a name in each of its models.
         rules: From the original paths, without their collections, to flaim's.
-        options: Further rules, for models of which an option's value passes a test.
+        options: `(option, test, rules)`: further rules for models whose value of the option passes the test.
     """
 
     family: str
@@ -68,7 +68,7 @@ class _Table:
     options: tuple[tuple[str, Callable[[Any], bool], Rules], ...] = ()
 
 
-# `nn.Conv` is always the one child of the original's own `Conv`.
+# The original's own `Conv` has `nn.Conv` as its only child.
 _CONV: Rules = ((r"(^|/)Conv_(\d)/Conv_0/", r"\1Conv_\2/"),)
 
 TABLES = (
@@ -225,10 +225,10 @@ def recognises(tensors: Tensors, documents: Documents) -> bool:
 
 
 def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointInfo:
-    """The catalogue's row of the model that the tensors, found at `where`, are of, with as many classes as they tell.
+    """The catalogue's row of the model whose tensors are at `where`, with the number of classes in the file.
 
     Raises:
-        CheckpointError: There is no such model; the family is named, if it is one of the original's.
+        CheckpointError: There is no such model; the message names its family, or its modules if flaim lacks the family.
     """
     paths = {name.partition("/")[2] for name in tensors}
     table = next((table for table in TABLES if any(re.search(table.marker, path) for path in paths)), None)
@@ -251,7 +251,7 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
 
 
 def _fitted(row: CheckpointInfo, tensors: Tensors) -> CheckpointInfo | None:
-    """The row with the tensors' classes and image size, if the rest of their shapes is its model's."""
+    """The row with the tensors' classes and image size; None if the other shapes do not fit its model."""
     model = registry.create(row.architecture, input_size=row.input_size, **options_from(row.overrides, row.family))
     classifier = f"params/{model.classifier}/"
     found = {path: tuple(value.shape) for path, value in translate(tensors, row, {}).items()}

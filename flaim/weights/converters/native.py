@@ -25,7 +25,7 @@ def has_paths(tensors: Tensors) -> bool:
 
 
 def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointInfo:
-    """What a `config.json` of flaim's own, found at `where`, says."""
+    """The description in flaim's `config.json` at `where`."""
     data = documents[CONFIG]
     if data["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
@@ -53,21 +53,21 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
 
 
 def translate(tensors: Tensors, info: CheckpointInfo, leaves: Mapping[str, core.Leaf]) -> dict[str, Any]:
-    """The tensors as they are."""
+    """The tensors, unchanged."""
     return dict(tensors)
 
 
 def own_config(config: Mapping[str, Any] | None, metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The configuration of a weights file: the one beside it, unless that is another checkpoint's.
+    """The configuration of a weights file: `config.json`, or the file's own if that is another checkpoint's.
 
     Args:
-        config: What `config.json` holds; None where there is none.
+        config: Content of the `config.json` beside the file; None if there is none.
         metadata: The `__metadata__` of the weights file.
     """
     try:
         own = json.loads(metadata["flaim"])
         fingerprint = own["fingerprint"]
-    except (KeyError, TypeError, ValueError):  # another program's file
+    except (KeyError, TypeError, ValueError):  # written by another program
         return config
     return config if config is not None and config.get("fingerprint") == fingerprint else own
 

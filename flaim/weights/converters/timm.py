@@ -1,6 +1,6 @@
-"""timm's checkpoints: the names of their tensors, older forms of them, and the configurations that come with them.
+"""timm's checkpoints: their tensors' names, current and older, and their configurations.
 
-What one family's checkpoints need beside that stands in the family: `Timm` and `OlderNames` of `flaim.family`.
+What only one family's checkpoints need is defined in the family: `Timm` and `OlderNames` of `flaim.family`.
 """
 
 import re
@@ -21,10 +21,10 @@ _NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean": 
 # torch's layout by flaim's.
 TORCH_LAYOUTS = {"io": "oi", "wio": "oiw", "hwio": "oihw"}
 
-# Buffers that torch modules store beside parameters and statistics; models compute them.
+# Buffers that torch modules store beside parameters and statistics; flaim's models compute them.
 _BUFFERS = re.compile(r"(^|\.)(num_batches_tracked|relative_position_index|relative_coords_log|attn_mask)$")
 
-# What torch's data parallelism and compiler put before every name.
+# Prefixes that torch's data parallelism and compiler add to every name.
 _WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")
 
 
@@ -35,18 +35,18 @@ def tensor_name(path: str) -> str:
 
 
 def by_path(tensors: Tensors, leaves: Mapping[str, core.Leaf]) -> dict[str, Any]:
-    """Tensors with timm's names by the paths of the leaves; buffers are dropped, what belongs to no leaf stays."""
+    """Tensors with timm's names by leaf path; buffers are dropped, tensors that belong to no leaf keep their names."""
     paths = {tensor_name(path): path for path in leaves}
     return {paths.get(name, name): value for name, value in tensors.items() if not _BUFFERS.search(name)}
 
 
 def translate(tensors: Tensors, info: CheckpointInfo, leaves: Mapping[str, core.Leaf]) -> dict[str, Any]:
-    """The tensors by the paths of the leaves, whatever older form the file has."""
+    """The tensors by leaf path, also from files with older names."""
     return by_path(renamed(tensors, family(info.family)), leaves)
 
 
 def renamed(tensors: Tensors, family: Family) -> dict[str, Any]:
-    """The tensors under the names that timm gives them today."""
+    """The tensors under timm's current names."""
     tensors = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
     for form in family.older_names:
         if any(re.search(form.marker, name) for name in tensors):
@@ -73,13 +73,13 @@ def recognises(tensors: Tensors, documents: Documents) -> bool:
 
 
 def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointInfo:
-    """What a `config.json` of timm's, found at `where`, says.
+    """The description in timm's `config.json` at `where`.
 
     Raises:
         CheckpointError: The model has options that flaim's lacks.
     """
     data = documents["config.json"]
-    cfg = data.get("pretrained_cfg") or data  # older ones are flat
+    cfg = data.get("pretrained_cfg") or data  # older configurations are flat
     args = dict(data.get("model_args") or {})
     architecture = data["architecture"]
     family_name = family_of(architecture)
@@ -123,7 +123,7 @@ def _overrides(timm: Timm, architecture: str, args: Mapping[str, Any], where: st
     known = timm.args
     overrides, unknown = {}, []
     for name, value in args.items():
-        averages = name == "global_pool" and name not in known and value == "avg"  # so does every family but ViT
+        averages = name == "global_pool" and name not in known and value == "avg"  # as all families but ViT do
         if name in _NEUTRAL_ARGS or averages:
             continue
         option, meanings = known.get(name, (None, None))

@@ -1,8 +1,8 @@
-"""Files of tensors: one reader for each container format, told apart by what is in the file, not by its name.
+"""Files of tensors: one reader for each container format, chosen by the file's content, not by its name.
 
-A reader yields names and arrays and knows no model. The arrays are read-only views of the mapped file wherever the
-container permits, otherwise `LazyArray`s; groups, dictionaries and the like join their names with "/". No reader runs,
-imports or follows what a file says, and a damaged or hostile file is a `CheckpointError` that names file and place.
+A reader returns names and arrays and knows no model. The arrays are read-only views of the mapped file if the format
+allows it, otherwise `LazyArray`s; nested names are joined with "/". No reader runs or imports anything that a file
+names, or follows its links. A damaged or hostile file raises a `CheckpointError` that names file and place.
 """
 
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ def read(path: str | PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file is none of the formats, damaged, or holds anything but tensors.
+        CheckpointError: The file has none of the formats, is damaged, or holds other things than tensors.
     """
     path = Path(path)
     return {name: _files.guarded(path, name, value) for name, value in _call(path, "read").items()}
 
 
 def metadata(path: str | PathLike) -> dict[str, Mapping]:
-    """What a file says beside its tensors, by the name of the document.
+    """A file's metadata, by the name of the document.
 
     HDF5: `"attributes"` of the root and `"attributes/..."` of each group, bytes decoded, and `"model_config"`, parsed.
-    Keras: the same, with `"config.json"` and `"metadata.json"`. safetensors: `"__metadata__"`, where it has one.
+    Keras: the same, with `"config.json"` and `"metadata.json"`. safetensors: `"__metadata__"`, if it has one.
 
     Raises:
         FileNotFoundError, CheckpointError: As `read` does.

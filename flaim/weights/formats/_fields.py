@@ -1,15 +1,15 @@
-"""Bytes read one field after the other, and how much may be read."""
+"""Read bytes field by field, within a budget."""
 
 import struct
 from typing import Any
 
 
 class Budget:
-    """What reading a file may still cost: what is in it once may be referred to any number of times.
+    """The remaining cost that reading a file may have, since a file may refer to the same content many times.
 
     Attributes:
-        steps: Fields, values, opcodes and the like, each of which may take some hundred bytes of memory. A checkpoint
-            has 20 to 100 for a tensor.
+        steps: Fields, values, opcodes and the like; each may take some hundred bytes of memory. A checkpoint needs 20
+            to 100 per tensor.
         text: Bytes of names and documents.
     """
 
@@ -17,10 +17,10 @@ class Budget:
     text = 32_000_000
 
     def spend(self, steps: int = 1, text: int = 0) -> None:
-        """Take steps, and text of so many bytes.
+        """Subtract steps and bytes of text.
 
         Raises:
-            ValueError: It is more than a checkpoint needs.
+            ValueError: The budget is used up; no checkpoint needs so much.
         """
         self.steps -= steps
         self.text -= text
@@ -29,7 +29,7 @@ class Budget:
 
 
 class Fields:
-    """Fields in bytes, from a position on. Every one is a step of the budget's."""
+    """Reads fields from bytes, starting at a position. Each field costs one step of the budget."""
 
     def __init__(self, data: memoryview, position: int = 0, budget: Budget | None = None):
         self.data, self.position, self.budget = data, position, budget or Budget()
@@ -45,7 +45,7 @@ class Fields:
         return view
 
     def all(self, code: str) -> tuple:
-        """The next numbers in the notation of `struct`; their first bytes are the lowest, unless it says otherwise."""
+        """The next numbers, in the format `code` of `struct`; little-endian unless it begins with ">"."""
         code = code if code[0] == ">" else f"<{code}"
         return struct.unpack(code, self.take(struct.calcsize(code)))
 
@@ -58,5 +58,5 @@ class Fields:
         return int.from_bytes(self.take(size), "little")
 
     def align(self, start: int) -> None:
-        """Go on at the next multiple of eight bytes after `start`."""
+        """Move to the next multiple of eight bytes, counted from `start`."""
         self.position = start + (self.position - start + 7) // 8 * 8

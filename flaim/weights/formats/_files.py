@@ -1,4 +1,4 @@
-"""One file of tensors: which format it is in, by its content, and the reader of that format."""
+"""Detect the format of a file of tensors from its content, and call the reader of that format."""
 
 import importlib
 from os import PathLike
@@ -13,7 +13,7 @@ from flaim.weights.formats._lazy import LazyArray
 from flaim.weights.formats._mapped import intact, mapped
 from flaim.weights.formats._pickle import MAGIC_OF_TORCH
 
-# What the formats are called; the module of each is named after its key.
+# Names of the formats in messages; each key is also the name of the format's module.
 FORMATS = {
     "safetensors": "safetensors",
     "index": "index of sharded checkpoints",
@@ -47,7 +47,7 @@ def format_of(path: str | PathLike) -> str:
 
 
 def call(path: Path, data: memoryview, name: str, function: str) -> dict[str, Any]:
-    """What a function, `"read"` or `"metadata"`, of the reader of the format `name` gives for a file."""
+    """Call `"read"` or `"metadata"` of the reader of the format `name`."""
     reader = importlib.import_module(f"flaim.weights.formats._{name}")
     with intact(path, FORMATS[name]):
         return getattr(reader, function)(path, data)
@@ -70,7 +70,7 @@ def detect(path: Path, data: memoryview) -> str:
         return "msgpack"
     if start and start[0] in _MAY_BEGIN_PICKLES:
         return "pickle"
-    if path.suffix == ".safetensors":  # its reader knows best what is wrong
+    if path.suffix == ".safetensors":  # its reader gives the best error message
         return "safetensors"
     if not start:
         raise CheckpointError(f"{path} is empty")
@@ -97,7 +97,7 @@ def _zip_format(path: Path, data: memoryview) -> str:
 
 
 def guarded(path: Path, name: str, value: Any) -> Any:
-    """The array; a lazy one says where it is when something is wrong with it after all."""
+    """The array; if a lazy one turns out to be damaged, the error names file and array."""
     if not isinstance(value, LazyArray):
         return value
 

@@ -1,8 +1,7 @@
-"""HDF5, as Keras writes it: groups of datasets, and attributes that say what they are.
+"""HDF5, as Keras writes it: groups of datasets, with attributes that describe them.
 
-This is a reader of our own, `_hdf5_format` has what files are made of, since a flipped bit can send libhdf5 into an
-endless loop. Datasets are views of the file, unless they are cut into chunks. Links that lead out of the file or around
-in it are refused.
+This is our own reader because a flipped bit can send libhdf5 into an endless loop; `_hdf5_format` reads the structures
+of the format. Datasets are views of the file unless they are chunked. Soft links, external links and cycles are errors.
 """
 
 import itertools
@@ -28,7 +27,7 @@ _SPACE, _LINKS, _TYPE, _LINK, _EXTERNAL, _LAYOUT, _FILTERS = 0x01, 0x02, 0x03, 0
 _ATTRIBUTE, _SYMBOLS, _ATTRIBUTES = 0x0C, 0x11, 0x15
 
 _DEFLATE, _SHUFFLE, _FLETCHER = 1, 2, 3
-_RATIO = 1032  # the most that deflate can make of a byte
+_RATIO = 1032  # the largest compression ratio of deflate
 
 
 def read(path: Path, data: memoryview) -> dict[str, Any]:
@@ -37,12 +36,12 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
-    """The attributes of the root (`"attributes"`) and of the groups (`"attributes/..."`), and the model in them."""
+    """The attributes of root (`"attributes"`) and groups (`"attributes/..."`), and the model configuration in them."""
     return documents(str(path), data)
 
 
 def tensors(where: str, data: memoryview) -> dict[str, Any]:
-    """The datasets of numbers in the file `where`, of which these are the bytes."""
+    """The datasets of numbers in the bytes of the file `where`."""
     with _place(where, ""):
         file = hdf5.File(where, data)
     found = {}
@@ -54,7 +53,7 @@ def tensors(where: str, data: memoryview) -> dict[str, Any]:
 
 
 def documents(where: str, data: memoryview) -> dict[str, Any]:
-    """What the groups' attributes say. Of the root's, those that are JSON objects are documents of their own too."""
+    """The groups' attributes. The root's attributes that are JSON objects are also separate documents, parsed."""
     with _place(where, ""):
         file = hdf5.File(where, data)
     found: dict[str, Any] = {}
@@ -95,7 +94,7 @@ def _walk(file: hdf5.File) -> Iterator[tuple[str, list[hdf5.Message]]]:
 
 @contextmanager
 def _place(where: str, path: str) -> Iterator[None]:
-    """Where in the file something is that may be damaged."""
+    """Add the file and the place in it to errors from damaged content."""
     try:
         yield
     except CheckpointError:
@@ -108,7 +107,7 @@ def _place(where: str, path: str) -> Iterator[None]:
 
 
 def _links(file: hdf5.File, messages: list[hdf5.Message]) -> dict[str, int]:
-    """The objects in a group: names and addresses, in the order in which they were made where that is known."""
+    """The objects in a group: names and addresses, in order of creation if the file has it."""
     for data in hdf5.of(messages, _SYMBOLS):
         return _symbols(file, *file.fields(data).all("QQ"))
     links = [_link(file, data) for data in hdf5.of(messages, _LINK)]
@@ -123,7 +122,7 @@ def _links(file: hdf5.File, messages: list[hdf5.Message]) -> dict[str, int]:
 
 
 def _link(file: hdf5.File, data: memoryview) -> tuple[int, str, int]:
-    """When a link was made, its name, and the address that it leads to."""
+    """A link's creation order, name and target address."""
     fields = file.fields(data)
     _, flags = fields.all("BB")
     kind = fields.one("B") if flags & 8 else 0
@@ -137,7 +136,7 @@ def _link(file: hdf5.File, data: memoryview) -> tuple[int, str, int]:
 
 
 def _symbols(file: hdf5.File, tree: int, heap: int) -> dict[str, int]:
-    """The objects in a group of the older form: a tree of tables, with the names in a heap."""
+    """The objects in a group of the older format: a tree of tables, with the names in a heap."""
     fields = file.at(heap, b"HEAP")
     fields.take(4)
     size, _, start = fields.all("QQQ")
@@ -186,19 +185,19 @@ def _attribute(file: hdf5.File, data: memoryview) -> tuple[str, Any]:
             fields.align(start)
     name = file.text(bytes(parts[0]).rstrip(b"\0"))
     shape = hdf5.shape(parts[2])
-    if flags & 3 or shape is None:  # a type that is elsewhere, or no value
+    if flags & 3 or shape is None:  # the type is stored elsewhere, or there is no value
         return name, None
     values = _values(file, parts[1], math.prod(shape), fields)
     return name, values[0] if values is not None and shape == () else values
 
 
 def _values(file: hdf5.File, kind: memoryview, count: int, fields: Fields) -> list | None:
-    """Numbers or strings of a type; None for other things."""
+    """Numbers or strings; None for values of other types."""
     code = kind[0] & 15
     if code == 3:
         size = struct.unpack("<I", kind[4:8])[0]
         return [file.text(bytes(fields.take(size)).partition(b"\0")[0]) for _ in range(count)]
-    if code == 9 and kind[1] & 15 == 1:  # each string is in a heap
+    if code == 9 and kind[1] & 15 == 1:  # the strings are in a heap
         places = (fields.all("IQI") for _ in range(count))
         return [file.text(hdf5.global_heap(file, heap)[i][:size] if size else b"") for size, heap, i in places]
     dtype = hdf5.dtype(kind)
@@ -216,7 +215,7 @@ def _dataset(file: hdf5.File, path: str, messages: list[hdf5.Message]) -> np.nda
     shape, dtype = hdf5.shape(space), hdf5.dtype(kind)
     if shape is None or dtype is None:
         return None
-    if dtype.kind == "V":  # numpy knows no bfloat16, and Keras says in an attribute that it is
+    if dtype.kind == "V":  # HDF5 has no bfloat16; Keras marks it with an attribute
         if dict(_attributes(file, messages)).get("dtype") != "bfloat16":
             return None
         dtype = _mapped.EXTENDED["bfloat16"]
@@ -240,7 +239,7 @@ def _dataset(file: hdf5.File, path: str, messages: list[hdf5.Message]) -> np.nda
 
 
 class _Chunk(NamedTuple):
-    """Where a chunk's first number belongs; where and how long it is in the file; filters that it skipped, as bits."""
+    """A chunk's offset in the array, its address and size in the file, and a bit mask of filters that it skipped."""
 
     offset: tuple[int, ...]
     address: int
@@ -300,19 +299,19 @@ def _in_chunks(
 
 
 def _chunks_in_tree(file: hdf5.File, address: int, rank: int) -> Iterator[_Chunk]:
-    """As HDF5 1.8 keeps them."""
+    """Chunks as HDF5 1.8 stores them."""
     for key, at in hdf5.tree(file, address, 1, 8 + 8 * rank) if address != hdf5.NOWHERE else ():
         stored, skipped, *offset, _ = file.fields(key).all(f"II{rank}Q")
         yield _Chunk(tuple(offset), at, stored, skipped)
 
 
 def _rows_of_chunks(file: hdf5.File, fields: Fields, whole: int, filtered: bool) -> Iterator[tuple[int, int, int]]:
-    """Address, size and skipped filters of chunks in their places' order, as newer files keep those of fixed shape."""
+    """Address, size and skipped filters of chunks in array order, as newer files store arrays of fixed shape."""
     index = fields.one("B")
-    if index == 1:  # there is one
+    if index == 1:  # a single chunk
         size, skipped = fields.all("QI") if filtered else (whole, 0)
         yield fields.one("Q"), size, skipped
-    elif index == 2:  # one after the other
+    elif index == 2:  # consecutive chunks
         yield from zip(itertools.count(fields.one("Q"), whole), itertools.repeat(whole), itertools.repeat(0))
     elif index == 3:
         fields.take(1)
@@ -326,7 +325,7 @@ def _fixed_array(file: hdf5.File, address: int, whole: int) -> Iterator[tuple[in
     fields = file.at(block, b"FADB")
     fields.take(10)
     page = 1 << bits
-    if count > page:  # which pages are in use, and a checksum
+    if count > page:  # a bit mask of the pages in use, and a checksum
         fields.take((-(-count // page) + 7) // 8 + 4)
     for i in range(count):
         if i and i % page == 0:
@@ -337,7 +336,7 @@ def _fixed_array(file: hdf5.File, address: int, whole: int) -> Iterator[tuple[in
 
 
 def _filters(file: hdf5.File, messages: list[hdf5.Message]) -> list[int]:
-    """The filters that chunks went through, in this order."""
+    """The filters that were applied to the chunks, in order."""
     found = []
     for data in hdf5.of(messages, _FILTERS):
         fields = file.fields(data)
@@ -356,7 +355,7 @@ def _filters(file: hdf5.File, messages: list[hdf5.Message]) -> list[int]:
 
 
 def _unpacked(data: bytes | memoryview, skipped: int, filters: list[int], size: int, width: int) -> bytes | memoryview:
-    """The bytes of a chunk before it went through the filters."""
+    """The bytes of a chunk after undoing the filters."""
     for i, code in reversed(list(enumerate(filters))):
         if skipped >> i & 1:
             continue

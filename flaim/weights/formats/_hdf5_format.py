@@ -1,7 +1,7 @@
-"""The parts that HDF5 files are made of: headers of objects, trees, heaps, shapes and types.
+"""The structures of HDF5 files: object headers, trees, heaps, shapes and types.
 
-They are as in the HDF5 File Format Specification, version 3.0; what files of numbers have no use for is an error here.
-Structures may be referred to any number of times; the file's budget bounds what that costs.
+The source is the HDF5 File Format Specification, version 3.0; features that files of numbers do not need are errors.
+A file may refer to the same structure many times; the file's budget limits the cost.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ NOWHERE = (1 << 64) - 1
 # Messages in an object's header.
 _CONTINUATION = 0x10
 
-# Exponent and mantissa bits of the types of floating-point numbers.
+# Floating-point types by exponent and mantissa bits.
 _FLOATS = {(5, 10): "f2", (8, 23): "f4", (11, 52): "f8", (8, 7): "bfloat16", (4, 3): "float8_e4m3fn"}
 
 
 class Message(NamedTuple):
-    """A message in an object's header, and whether it only refers to one elsewhere."""
+    """A message in an object's header; `shared` ones only refer to a message elsewhere."""
 
     kind: int
     data: memoryview
@@ -31,7 +31,7 @@ class Message(NamedTuple):
 
 
 class File:
-    """The bytes that addresses count from the first of, and what has been seen of them."""
+    """The bytes of a file from address 0 on, and a cache of its global heaps."""
 
     def __init__(self, where: str, data: memoryview):
         self.where, self.budget = where, Budget()
@@ -68,13 +68,13 @@ class File:
         return fields
 
     def text(self, data: bytes | memoryview) -> str:
-        """A name, or other text."""
+        """Decode a name or other text."""
         self.budget.spend(0, len(data))
         return bytes(data).decode("utf-8", "replace")
 
 
 def starts_at(data: memoryview) -> int | None:
-    """Where the file begins: at the start, or after a user's block of 512 bytes, 1024, 2048 and so on."""
+    """Where the HDF5 content begins: at 0, or after a user block of 512, 1024, 2048, ... bytes."""
     start = 0
     while start < len(data):
         if data[start : start + 8] == SIGNATURE:
@@ -87,7 +87,7 @@ def starts_at(data: memoryview) -> int | None:
 
 
 def of(messages: list[Message], kind: int) -> list[memoryview]:
-    """The messages of a kind in an object's header; ValueError where they only refer to others elsewhere."""
+    """The messages of a kind in an object's header; ValueError if one only refers to a message elsewhere."""
     found = [message for message in messages if message.kind == kind]
     if any(message.shared for message in found):
         raise ValueError("a header that is shared by several objects")
@@ -109,7 +109,7 @@ def headers(file: File, address: int) -> list[Message]:
     if version != (2 if new else 1):
         raise ValueError(f"version {version} of an object's header at {address}")
     messages: list[Message] = []
-    for block in blocks:  # which grows meanwhile
+    for block in blocks:  # grows during the loop
         for message in _in_block(file, block, new, ordered):
             if message.kind == _CONTINUATION:
                 start, size = file.fields(message.data).all("QQ")
@@ -159,8 +159,8 @@ def records(file: File, address: int, kind: int) -> Iterator[memoryview]:
     if found != kind or not size or depth > 16:
         raise ValueError(f"a tree of kind {found}, expected {kind}")
     most = [(node_size - 10) // size]  # records in a node, by its height
-    total = list(most)  # and in what is below it
-    pointers = [0]  # bytes of a pointer to a node that is lower by one
+    total = list(most)  # records in a node and all nodes below it, by its height
+    pointers = [0]  # bytes of a pointer to a node one level below
     width = _width(most[0])
     for height in range(1, depth + 1):
         pointers.append(8 + width + (_width(total[-1]) if height > 1 else 0))
@@ -196,10 +196,10 @@ def heap_object(file: File, heap: int, identifier: memoryview) -> memoryview:
     if filters or not first or not columns or first & (first - 1) or columns & (columns - 1) or bits > 64:
         raise ValueError("a heap that is compressed or has no size")
     kind = identifier[0] >> 4 & 3
-    if kind == 2:  # so small that the identifier itself has it
+    if kind == 2:  # tiny objects are stored in the identifier itself
         return identifier[1 : 2 + (identifier[0] & 15)]
     place = file.fields(identifier[1:length])
-    if kind == 1:  # so large that it is outside of the heap
+    if kind == 1:  # huge objects are stored outside the heap
         number = place.integer(len(place.data))
         for record in records(file, huge, 1):
             address, size, found = file.fields(record).all("QQQ")
@@ -209,7 +209,7 @@ def heap_object(file: File, heap: int, identifier: memoryview) -> memoryview:
     offset = place.integer((bits + 7) // 8)
     size = place.integer(len(place.data) - place.position)
     start, address = 0, root
-    while rows:  # an indirect block: rows of blocks, from the second on each of twice the size of the one before
+    while rows:  # an indirect block: rows of blocks; from row 2 on, the size doubles with each row
         fields = file.at(address, b"FHIB")
         fields.take(1 + 8 + (bits + 7) // 8)
         for row in range(rows):
@@ -237,7 +237,7 @@ def global_heap(file: File, address: int) -> dict[int, memoryview]:
         found = {}
         while len(fields.data) - fields.position >= 16:
             index, _, _, size = fields.all("HHIQ")
-            if not index:  # what is free
+            if not index:  # free space
                 break
             start = fields.position
             found[index] = fields.take(size)
@@ -250,7 +250,7 @@ def global_heap(file: File, address: int) -> dict[int, memoryview]:
 
 
 def shape(data: memoryview) -> tuple[int, ...] | None:
-    """The shape in a dataspace; None where it is for nothing."""
+    """The shape in a dataspace; None for a null dataspace."""
     fields = Fields(data)
     version, rank, _ = fields.all("BBB")
     if version not in (1, 2) or rank > 32:
@@ -260,7 +260,7 @@ def shape(data: memoryview) -> tuple[int, ...] | None:
 
 
 def dtype(data: memoryview) -> np.dtype | None:
-    """The type of numbers, two bytes that nobody says the meaning of included; None for any other."""
+    """The dtype of numbers, or V2 for two opaque bytes; None for any other type."""
     fields = Fields(data)
     first, flags, _, _, size = fields.all("BBBBI")
     code = first & 15
@@ -274,6 +274,6 @@ def dtype(data: memoryview) -> np.dtype | None:
         return dtype.newbyteorder(order) if dtype is not None and dtype.itemsize * 8 == size * 8 == precision else None
     if code == 5 and size == 2:
         return np.dtype("V2")
-    if code == 8 and size == 1:  # names for numbers: h5py's truth values
+    if code == 8 and size == 1:  # an enumeration: h5py's booleans
         return np.dtype(np.bool_)
     return None

@@ -1,4 +1,4 @@
-"""The index of a checkpoint in several files: which tensor is in which file beside it."""
+"""The index of a sharded checkpoint: which tensor is in which file beside it."""
 
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ def shards_of(path: Path) -> list[str]:
     """The names of the files that an index refers to.
 
     Raises:
-        CheckpointError: It is no index, or refers to a file that is not in its own folder.
+        CheckpointError: The file is not an index, or refers to a file outside its own folder.
     """
     return list(dict.fromkeys(_weight_map(_index(path, _mapped.mapped(path)), path).values()))
 
 
 def read(path: Path, data: memoryview) -> dict[str, Any]:
-    """The tensors of all files, each checked to be where the index says."""
+    """The tensors of all shards; checks that each is in the file that the index gives."""
     weight_map = _weight_map(_index(path, data), path)
     tensors: dict[str, Any] = {}
     problems = []
@@ -43,7 +43,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
-    """The index's own notes."""
+    """The index's own metadata."""
     notes = _index(path, data).get("metadata")
     return {"__metadata__": notes} if isinstance(notes, dict) else {}
 

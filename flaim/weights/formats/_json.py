@@ -1,4 +1,4 @@
-"""JSON that anybody may have written."""
+"""Parse JSON from untrusted files."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ def parse(document: str) -> Any:
     """The document's value.
 
     Raises:
-        ValueError, RecursionError: It is no JSON, has a key twice, or is larger or deeper than any checkpoint's.
+        ValueError, RecursionError: It is not JSON, has a duplicate key, or is larger or deeper than any checkpoint's.
     """
     Budget().spend(2 * sum(map(document.count, ",[{")), len(document))
     return json.loads(document, object_pairs_hook=_object)

@@ -18,7 +18,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
-    """The configuration, and what the weights' attributes say."""
+    """The configuration, and the attributes of the weights."""
     archive = Archive(path, data)
     documents = {}
     for name in _DOCUMENTS:

@@ -1,4 +1,4 @@
-"""Arrays that have to be unpacked, and are only when somebody asks for the numbers."""
+"""Arrays that are unpacked only when their numbers are used."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LazyArray:
-    """An array that `load` makes. Transposed and reshaped ones are lazy too."""
+    """An array that `load` computes when it is used. Transposing and reshaping stay lazy."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -17,12 +17,12 @@ class LazyArray:
 
     @property
     def ndim(self) -> int:
-        """How many axes there are."""
+        """The number of axes."""
         return len(self.shape)
 
     @property
     def T(self) -> "LazyArray":
-        """The axes the other way round."""
+        """The axes in reverse order."""
         return self.transpose(tuple(range(self.ndim))[::-1])
 
     def transpose(self, *axes: Any) -> "LazyArray":
@@ -32,7 +32,7 @@ class LazyArray:
 
     def reshape(self, *shape: Any) -> "LazyArray":
         """The same numbers in another shape."""
-        # A stand-in without storage knows what -1 means and what does not fit.
+        # A dummy array without storage resolves -1 and checks that the shape fits.
         new = np.broadcast_to(np.zeros((), np.bool_), self.shape).reshape(*shape).shape
         return LazyArray(new, self.dtype, lambda: self.load().reshape(new))
 

@@ -1,4 +1,4 @@
-"""Files mapped into memory, and the one kind of error that reading them ends in."""
+"""Memory-mapped files, and the one kind of error that damaged ones raise."""
 
 import mmap
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 
 from flaim.weights.errors import CheckpointError
 
-# Types that numpy does not have of its own, by the name that every container gives them.
+# Types that numpy does not have, by the name that every container format uses.
 EXTENDED = {
     name: np.dtype(getattr(ml_dtypes, name))
     for name in ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
@@ -22,7 +22,7 @@ _MAX_NDIM = 32
 
 
 def mapped(path: Path) -> memoryview:
-    """The file's bytes, read-only; the system reads them as they are used.
+    """The file's bytes, read-only; the system reads them when they are used.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -38,12 +38,12 @@ def mapped(path: Path) -> memoryview:
 
 @contextmanager
 def intact(path: Path, kind: str, place: str = "") -> Iterator[None]:
-    """Turn whatever a parser makes of a damaged file into an error that says so, and where in the file."""
+    """Turn any error of a parser into a `CheckpointError` that names the file and the place in it."""
     try:
         yield
     except CheckpointError:
         raise
-    except Exception as error:  # bytes that nobody wrote on purpose break parsers in every way there is
+    except Exception as error:  # damaged bytes can raise any kind of error in a parser
         raise CheckpointError(
             f"{path}{place} is not an intact {kind} file ({type(error).__name__}: {_brief(error)}); it has "
             f"{path.stat().st_size} bytes. If it was downloaded or copied, it is probably incomplete: get it again"
@@ -59,7 +59,7 @@ def dtype_of(name: str) -> np.dtype:
     """The numeric type that numpy or ml_dtypes calls `name`.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such type.
     """
     if name in EXTENDED:
         return EXTENDED[name]
@@ -73,12 +73,12 @@ def dtype_of(name: str) -> np.dtype:
 
 
 def shape_of(sides: Any) -> tuple[int, ...]:
-    """A shape that a file gives.
+    """Check a shape from a file.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a valid shape.
     """
-    # The items are not shown: they may be of any kind and size.
+    # The messages do not show the items, which may be of any kind and size.
     if not isinstance(sides, list | tuple) or len(sides) > _MAX_NDIM:
         raise ValueError("a shape that is no list of numbers, or a very long one")
     if any(type(side) is not int or not 0 <= side < 1 << 63 for side in sides):
@@ -87,10 +87,10 @@ def shape_of(sides: Any) -> tuple[int, ...]:
 
 
 def view(data: memoryview, start: int, dtype: np.dtype, shape: Any, order: str = "C") -> np.ndarray:
-    """An array of which the bytes begin at `start`, without a copy.
+    """An array whose bytes begin at `start`, without a copy.
 
     Raises:
-        ValueError: The file ends before the array does, or `shape` is none.
+        ValueError: The file ends before the array does, or `shape` is not valid.
     """
     if start < 0:
         raise ValueError(f"an array that begins at {start}")

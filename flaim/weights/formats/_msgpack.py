@@ -1,4 +1,4 @@
-"""Flax's msgpack files: nested maps, in which arrays are extensions, large ones cut into pieces."""
+"""Flax's msgpack files: nested maps, in which arrays are extension types, and large arrays are split into chunks."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from flaim.weights.formats._nested import MAX_DEPTH, flatten
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # Flax's extensions
 _CHUNKED = "__msgpack_chunked_array__"
 
-# The formats with a fixed first byte: how a number is written, or how the length of text, bytes, lists, maps is.
+# Formats by first byte: the encoding of a number, or of the length of text, bytes, extensions, lists and maps.
 _NUMBERS = {
     0xCA: ">f",
     0xCB: ">d",
@@ -39,7 +39,7 @@ _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
 def read(path: Path, data: memoryview) -> dict[str, Any]:
-    """The arrays in a file of Flax's, as views of it; those in several pieces are put together when they are used."""
+    """The arrays in Flax's file, as views of it; arrays in chunks are concatenated when they are used."""
     parser = _Parser(data)
     try:
         tree = parser.value()
@@ -54,7 +54,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
-    """Nothing."""
+    """Empty: the format has no metadata."""
     return {}
 
 
@@ -108,7 +108,7 @@ class _Parser(Fields):
 
 def _extension(code: int, data: memoryview, budget: Budget) -> Any:
     if code == _COMPLEX:
-        return None  # a Python number, none of the model's
+        return None  # a Python number, not a tensor
     if code not in (_ARRAY, _SCALAR):
         raise ValueError(f"extension {code} is none of Flax's")
     inner = _Parser(data, budget=budget)
@@ -121,7 +121,7 @@ def _extension(code: int, data: memoryview, budget: Budget) -> Any:
 
 
 def _joined(parts: dict[Any, Any]) -> LazyArray:
-    """An array from its pieces: maps with the keys "0", "1" and so on stand for tuples."""
+    """An array from its chunks. Flax writes tuples as maps with the keys "0", "1" and so on."""
     sides, chunks = ([parts[name][str(i)] for i in range(len(parts[name]))] for name in ("shape", "chunks"))
     shape, dtypes = _mapped.shape_of(sides), {chunk.dtype for chunk in chunks}
     if len(dtypes) != 1 or any(chunk.ndim != 1 for chunk in chunks):

@@ -1,4 +1,4 @@
-"""Nested dictionaries of arrays as one dictionary of paths."""
+"""Flatten nested dictionaries of arrays to one dictionary by path."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ MAX_DEPTH = 64
 
 
 def flatten(tree: Any, where: str) -> dict[str, Any]:
-    """The arrays by the keys that lead to them, joined by "/". Lists count their items; other values are left out.
+    """The arrays by path: keys and list indices joined with "/". Other values are left out.
 
     Args:
-        tree: Dictionaries, lists, tuples and arrays, which may hold one another many times over, or themselves.
-        where: What errors call the file.
+        tree: Dictionaries, lists, tuples and arrays. A container may occur many times, or contain itself.
+        where: Name of the file in errors.
     """
     found: dict[str, Any] = {}
     budget = Budget()
@@ -29,7 +29,7 @@ def flatten(tree: Any, where: str) -> dict[str, Any]:
             raise CheckpointError(f"{where}, {path[:200]}: {error}") from None
         if depth > MAX_DEPTH:
             raise CheckpointError(f"{where} is nested more than {MAX_DEPTH} deep, at {path[:200]}")
-        node = getattr(node, "value", node)  # an array in the making
+        node = getattr(node, "value", node)  # an `Array` from a pickle
         if isinstance(node, np.ndarray | LazyArray):
             if path in found:
                 raise CheckpointError(f"{where} has two arrays called {path[:200]!r}")

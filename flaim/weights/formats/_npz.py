@@ -22,7 +22,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
-    """Nothing."""
+    """Empty: the format has no metadata."""
     return {}
 
 
@@ -40,12 +40,12 @@ def _array(archive: Archive, member: str) -> np.ndarray | LazyArray:
 
 
 def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, whether in Fortran's order, type, and where the numbers begin."""
+    """Shape, whether it is in Fortran order, dtype, and where the numbers begin."""
     file = io.BytesIO(head)
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of the format")
     shape, fortran, dtype = _HEADERS[version](file)
-    if dtype == np.dtype("V2"):  # numpy knows no bfloat16, and keeps its bytes
+    if dtype == np.dtype("V2"):  # numpy saves bfloat16 as opaque bytes
         return shape, fortran, _mapped.EXTENDED["bfloat16"], file.tell()
     return shape, fortran, _mapped.dtype_of(dtype.str), file.tell()

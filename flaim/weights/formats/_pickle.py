@@ -1,4 +1,4 @@
-"""Pickles of nested dictionaries of arrays: what they may name, and the arrays that become of it."""
+"""Pickles of nested dictionaries of arrays, and the names that are allowed in them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from flaim.weights.formats._nested import flatten
 from flaim.weights.formats._pickle_arrays import from_buffer, jax_array, named_dtype, reconstruct, scalar
 from flaim.weights.formats._pickle_machine import Machine, key_of
 
-# How files begin that torch.save wrote before version 1.6: a number, pickled.
+# First bytes of files that torch.save wrote before version 1.6: a pickled number.
 MAGIC_OF_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 
 
@@ -23,12 +23,12 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
-    """Nothing."""
+    """Empty: the format has no metadata."""
     return {}
 
 
 def _encode(text: Any, encoding: Any = "utf-8") -> str:
-    """Bytes in a pickle of protocol 2: they stay text until somebody wants the numbers."""
+    """Bytes in a pickle of protocol 2, which are written as text; they stay text until the numbers are used."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in another encoding than Latin-1")
     return text
@@ -40,7 +40,7 @@ def _no_bytes() -> str:
 
 
 def _dict(items: Any = ()) -> dict:
-    """A dictionary: another one, or of a list of pairs, as Python 2 makes it."""
+    """A dictionary from another one, or from a list of pairs, as Python 2 writes it."""
     return items if type(items) is dict else {key_of(key): value for key, value in items}
 
 

@@ -1,4 +1,4 @@
-"""The values that a pickle may make: names, and arrays and their types, which get their state in a second step."""
+"""The values that a pickle may create: names, and arrays and dtypes, whose state is set in a second step."""
 
 import math
 import re
@@ -11,18 +11,18 @@ from flaim.weights.formats._lazy import LazyArray
 
 
 class Name(str):
-    """What a pickle names, `"module.name"`. It stands for nothing but itself."""
+    """A name in a pickle, `"module.name"`; nothing is imported for it."""
 
 
 class Array:
-    """An array in the making: first it is empty, then it gets its state."""
+    """An array that a pickle builds in two steps: first it is empty, then it gets its state."""
 
     def __init__(self, value: np.ndarray | LazyArray | None = None):
         self.value = value
 
 
 class DType:
-    """A type in the making: first it is named, then it gets its byte order."""
+    """A dtype that a pickle builds in two steps: first it has a name, then it gets its byte order."""
 
     def __init__(self, value: np.dtype):
         self.value = value
@@ -50,7 +50,7 @@ def scalar(dtype: Any, data: Any) -> Array:
 
 
 def _from_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | LazyArray:
-    """An array of bytes, or of text whose characters stand for bytes."""
+    """An array from bytes, or from text in which each character is one byte."""
     if not isinstance(dtype, DType) or not isinstance(data, str | memoryview):
         raise ValueError("an array's state is not numpy's")
     shape, kind = _mapped.shape_of(shape), dtype.value

@@ -1,7 +1,7 @@
-"""The machine that runs a pickle's opcodes and can build nothing but dictionaries, lists, tuples and inert values.
+"""Run a pickle's opcodes safely: they can only build dictionaries, lists, tuples and inert values.
 
-Python's unpickler imports what a pickle names and calls it. This one has a table of names, each with a function of ours
-that makes an inert value, and refuses every other name; the opcodes that make objects in other ways are refused too.
+Python's unpickler imports what a pickle names and calls it. This one has a table of allowed names, each with our own
+function that returns an inert value. Any other name, and any opcode that creates objects in another way, is an error.
 Bytes are views of the file.
 """
 
@@ -23,14 +23,14 @@ _MAX_INTEGER = 255  # bytes of a number
 class Machine(Fields):
     """Runs the opcodes of one pickle.
 
-    What a step costs is bounded, since none copies what the pickle could refer to again.
+    The cost of a step is bounded, since no step copies a value that the pickle can refer to again.
 
     Args:
-        data: The bytes that the pickle is in.
-        where: What errors call it.
-        functions: What a pickle may name, `"module.name"`, and what is called where the pickle calls it; None for a
-            name that is not for calling.
-        persistent: Makes a value of a persistent id.
+        data: The bytes that contain the pickle.
+        where: Name of the file in errors.
+        functions: The allowed names, `"module.name"`, each with the function that is called in its place; None if a
+            pickle must not call the name.
+        persistent: Returns the value of a persistent id.
         start: Where in `data` the pickle begins.
     """
 
@@ -71,13 +71,13 @@ class Machine(Fields):
     # Reading arguments
 
     def text(self, code: str) -> str:
-        """The next string, which begins with its length."""
+        """The next string, preceded by its length."""
         view = self.take(self.one(code))
         self._is_wide(len(view) > 0 and int(np.frombuffer(view, np.uint8).max()) > 0xC3, len(view))
         return str(view, "utf-8", "surrogatepass")
 
     def long_text(self, escapes: bool) -> str:
-        """The string up to the next newline: quoted and with Python 2's escapes, or with those of protocol 0."""
+        """The string up to the next newline: quoted and with Python 2's escapes, or with protocol 0's."""
         line = self.line(len(self.data))
         if not escapes:
             self._is_wide(re.search(rb"\\(U|u(?!00))", line) is not None, len(line))
@@ -87,11 +87,11 @@ class Machine(Fields):
         return codecs.escape_decode(line[1:-1])[0].decode("latin-1")  # type: ignore[attr-defined]
 
     def _is_wide(self, wide: bool, size: int) -> None:
-        """Count text that is more than Latin-1: it takes up to four bytes a character."""
+        """Charge the budget for text beyond Latin-1, which takes up to four bytes per character."""
         self.budget.spend(0, size if wide else 0)
 
     def long_integer(self, size: int) -> int:
-        """The next integer of so many bytes."""
+        """The next integer of `size` bytes."""
         if size > _MAX_INTEGER:
             raise ValueError(f"a number of {size} bytes")
         return int.from_bytes(self.take(size), "little", signed=True)
@@ -119,7 +119,7 @@ class Machine(Fields):
         self.stack.append(value)
 
     def pop_mark(self) -> list[Any]:
-        """The values above the last mark."""
+        """Remove and return the values above the last mark."""
         values, self.stack = self.stack, self.marks.pop()
         return values
 
@@ -129,11 +129,11 @@ class Machine(Fields):
         self.stack = []
 
     def pop(self) -> Any:
-        """Take the uppermost value or mark away."""
+        """Remove the top value or mark."""
         return self.stack.pop() if self.stack else self.pop_mark()
 
     def tuple(self, size: int) -> None:
-        """The uppermost values as a tuple."""
+        """Replace the top values by a tuple of them."""
         if len(self.stack) < size:
             raise ValueError("the stack is empty")
         values = tuple(self.stack[len(self.stack) - size :])
@@ -153,18 +153,18 @@ class Machine(Fields):
             target[key_of(key)] = value
 
     def collect(self, kind: type) -> None:
-        """The values above the last mark as a list or a tuple."""
+        """Replace the values above the last mark by a list or a tuple of them."""
         values = self.pop_mark()
         self.push(kind(values))
 
     def dictionary(self) -> None:
-        """A dictionary of the keys and values above the last mark."""
+        """Replace the keys and values above the last mark by a dictionary of them."""
         values = self.pop_mark()
         self.push({})
         self.set_items(values)
 
     def two(self) -> list[Any]:
-        """The two uppermost values."""
+        """Remove and return the top two values."""
         values = self.stack[-2:]
         del self.stack[-2:]
         return values
@@ -177,7 +177,7 @@ class Machine(Fields):
     # Names, calls, states
 
     def name(self, module: Any, name: Any) -> None:
-        """A name, if it is one of those in the table."""
+        """Push a name, if it is in the table."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("a name is no string")
         full = f"{module}.{name}"
@@ -186,7 +186,7 @@ class Machine(Fields):
         self.push(Name(full))
 
     def reduce(self) -> None:
-        """Call a function of ours."""
+        """Call our function for a name."""
         function, arguments = self.two()
         if type(function) is not Name or self.functions[function] is None:
             raise _Refused(f"it calls {function if type(function) is Name else 'what is no function'}")
@@ -196,7 +196,7 @@ class Machine(Fields):
         self.push(self.functions[function](*arguments))  # type: ignore[misc]
 
     def build(self) -> None:
-        """Give the uppermost object its state. A dictionary's is torch's notes about its modules."""
+        """Set the state of the top object. A dictionary's state, torch's module metadata, is ignored."""
         target, state = self.two()
         if isinstance(target, Array):
             target.value = array_of(state)
@@ -207,31 +207,31 @@ class Machine(Fields):
         self.push(target)
 
     def persistent_id(self) -> None:
-        """A value of a persistent id."""
+        """Replace a persistent id by its value."""
         if self.persistent is None:
             raise _Refused("it asks for what is outside of it (a persistent id)")
         self.push(self.persistent(self.stack.pop()))
 
     def frame(self) -> None:
-        """The size of what follows; it only helps to read ahead."""
+        """Check the size of the next frame, which is only a hint for reading ahead."""
         size = self.one("Q")
         if size > len(self.data) - self.position:
             raise ValueError(f"{size} bytes are announced, {len(self.data) - self.position} follow")
 
     def protocol(self) -> None:
-        """The version of the opcodes."""
+        """Check the version of the opcodes."""
         if (version := self.one("B")) > 5:
             raise ValueError(f"protocol {version}")
 
 
 class _Refused(Exception):
-    """What a pickle asks for and does not get."""
+    """A pickle asks for something that is not allowed."""
 
 
 def key_of(value: Any) -> Any:
     if type(value) not in (str, int, float, bool, type(None)):
         raise ValueError(f"a key is a {type(value).__name__}")
-    if type(value) is int and abs(value) >> 60:  # from there on, all that one wants have the same hash
+    if type(value) is int and abs(value) >> 60:  # larger numbers can be chosen to have equal hashes
         raise ValueError("a key is a huge number")
     return value
 

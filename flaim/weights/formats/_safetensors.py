@@ -13,7 +13,7 @@ import numpy as np
 from flaim.weights.errors import CheckpointError
 from flaim.weights.formats import _json, _mapped
 
-# safetensors' names of the types.
+# safetensors' names of dtypes.
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
     **{f"U{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
@@ -61,7 +61,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Mapping]:
-    """The header's own notes."""
+    """The metadata in the header."""
     notes = _header(path, data)[0].get("__metadata__")
     return {"__metadata__": notes} if notes else {}
 

@@ -1,5 +1,5 @@
-"""What `torch.save` writes: a zip file with a pickle and the bytes of each storage, or, before version 1.6, a row of
-pickles with the storages after them. Tensors are views of the storages."""
+"""Files of `torch.save`: a zip file with a pickle and the bytes of each storage or, before version 1.6, several pickles
+followed by the storages. Tensors are views of the storages."""
 
 import math
 from collections.abc import Callable
@@ -36,26 +36,26 @@ _DTYPES = {
     **_mapped.EXTENDED,
 }
 
-# Where training scripts put the weights, the ones to evaluate first; the rest is the optimiser's.
+# Keys under which training scripts save weights, in order of preference; averaged (EMA) weights come first.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 
 
 class Storage(NamedTuple):
-    """A storage: its bytes, and the type that tensors in it have unless they say otherwise."""
+    """A storage: its bytes, and the default dtype of tensors in it."""
 
     data: memoryview
     dtype: np.dtype
 
 
 def read(path: Path, data: memoryview) -> dict[str, Any]:
-    """The tensors of the state dict that the file holds, or of everything it holds, if none is the obvious one."""
+    """The tensors of the file's state dict, or all tensors in the file if it is not clear which is the state dict."""
     is_zip = bytes(data[:2]) == b"PK"
     tree = _from_zip(path, data) if is_zip else _from_pickles(path, data)
     return flatten(_state_dict(tree), str(path))
 
 
 def metadata(path: Path, data: memoryview) -> dict[str, Any]:
-    """Nothing."""
+    """Empty: the format has no metadata."""
     return {}
 
 
@@ -74,11 +74,11 @@ def _state_dict(tree: Any) -> Any:
 
 
 def _has_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:
-    """Whether there are tensors in dictionaries within dictionaries; `known` says it of those that were looked at."""
+    """Whether nested dictionaries contain tensors; `known` caches the answers by id."""
     if type(value) is not dict or depth > MAX_DEPTH:
         return isinstance(value, Array)
     if id(value) not in known:
-        known[id(value)] = False  # it may be in itself
+        known[id(value)] = False  # it may contain itself
         known[id(value)] = any(_has_tensors(item, known, depth + 1) for item in value.values())
     return known[id(value)]
 
@@ -112,7 +112,7 @@ def _from_zip(path: Path, data: memoryview) -> Any:
 
 
 def _from_pickles(path: Path, data: memoryview) -> Any:
-    """A magic number, a version, the writer's integer sizes, the object, the keys of the storages; then those."""
+    """Read a magic number, a version, the writer's integer sizes, the object, the storages' keys and the storages."""
     where = str(path)
     version, position = Machine(data, where, {}, start=len(MAGIC_OF_TORCH)).run()
     system, start = Machine(data, where, {}, start=position).run()
@@ -127,7 +127,7 @@ def _from_pickles(path: Path, data: memoryview) -> Any:
         if wanted.setdefault(key, (dtype, count)) != (dtype, count) or identifier[5:] not in ((), (None,)):
             raise ValueError("a storage that is a part of another one")
 
-    # The storages come last, so the object is read twice: to learn of what type they are, then to make the tensors.
+    # The storages come last, so the object is read twice: first for the storages' dtypes, then for the tensors.
     _, position = Machine(data, where, {**TORCH_FUNCTIONS, **dict.fromkeys(_REBUILD, _inert)}, note, start).run()
     keys, position = Machine(data, where, {}, start=position).run()
     if type(keys) is not list or set(map(str, keys)) != set(wanted):
@@ -147,7 +147,7 @@ def _from_pickles(path: Path, data: memoryview) -> Any:
 
 
 def _parts(identifier: Any, order: str) -> tuple[np.dtype, str, int]:
-    """The type, the key and the count of numbers in the persistent id of a storage."""
+    """The dtype, key and number of elements in the persistent id of a storage."""
     if type(identifier) is not tuple or len(identifier) not in (5, 6) or identifier[0] != "storage":
         raise ValueError("a persistent id that is no storage's")
     _, kind, key, _, count = identifier[:5]
@@ -160,7 +160,7 @@ def _parts(identifier: Any, order: str) -> tuple[np.dtype, str, int]:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype) -> Array:
-    """A tensor in a storage; offset and strides count numbers."""
+    """A tensor in a storage; offset and strides count elements."""
     if not isinstance(storage, Storage):
         raise ValueError("a tensor that is in no storage")
     shape, strides, (offset,) = map(_mapped.shape_of, (shape, strides, (offset,)))
@@ -179,7 +179,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype
 def _rebuild_tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any = None, hooks: Any = None, notes: Any = None
 ) -> Array:
-    if notes:  # of conjugates and negatives
+    if notes:  # conjugate or negative views
         raise ValueError("a tensor that is stored as another one")
     return _tensor(storage, offset, shape, strides, storage.dtype)
 
@@ -212,7 +212,7 @@ def _size(sides: Any = ()) -> tuple:
 
 
 def _inert(*arguments: Any) -> None:
-    """What says where tensors were; it does not matter here."""
+    """Ignore the arguments, such as the device of a tensor."""
 
 
 _REBUILD: dict[str, Callable] = {

@@ -1,7 +1,6 @@
 """Zip files: stored members are views of the mapped file, compressed ones are unpacked within bounds.
 
-Python's own reader takes memory and time of its own for each member, and goes through all of them for each that is
-opened.
+Python's own reader uses extra memory and time for each member, and goes through all of them whenever one is opened.
 """
 
 import zlib
@@ -13,13 +12,13 @@ from flaim.weights.errors import CheckpointError
 from flaim.weights.formats._fields import Fields
 from flaim.weights.formats._mapped import intact
 
-_LARGE = 0xFFFFFFFF  # a number that is elsewhere, since it needs more than four bytes
-_DEFLATE = 1032  # the most that deflate can make of a byte
-_WHOLE = 4, 64_000_000  # the most that we take of it for a member that is unpacked as a whole, and bytes in any case
+_LARGE = 0xFFFFFFFF  # the number needs more than four bytes and is stored elsewhere
+_DEFLATE = 1032  # the largest compression ratio of deflate
+_WHOLE = 4, 64_000_000  # limits for a member that is unpacked as a whole: compression ratio, and bytes always allowed
 
 
 class Member(NamedTuple):
-    """A file in a zip file: where its own header begins, its size here and unpacked, and its checksum."""
+    """A file in a zip file: where its header begins, its compressed and uncompressed size, and its checksum."""
 
     header: int
     stored: bool
@@ -32,7 +31,7 @@ class Archive:
     """A zip file and its members by name.
 
     Raises:
-        CheckpointError: Two members have one name, or one lies about its size, is encrypted or strangely compressed.
+        CheckpointError: Two members have one name, or one has an impossible size, encryption or unknown compression.
     """
 
     def __init__(self, path: Path, data: memoryview):
@@ -53,7 +52,7 @@ class Archive:
                 )
 
     def name(self, member: str) -> str:
-        """What errors call a member."""
+        """Name of a member in errors."""
         return f"{self.path}, {member[:200]}"
 
     def content(self, member: str) -> memoryview:
@@ -80,7 +79,7 @@ class Archive:
         return memoryview(self.unpack(member))
 
     def unpack(self, member: str) -> bytes:
-        """The bytes of a compressed member, checked against their checksum; never more than it claims to have."""
+        """The bytes of a compressed member, checked against their checksum; never more than its header announces."""
         found = self.members[member]
         with intact(self.path, "zip", f", {member[:200]}"):
             content = zlib.decompressobj(-15).decompress(self.content(member), found.size + 1)
@@ -90,19 +89,19 @@ class Archive:
 
     def head(self, member: str, size: int) -> bytes:
         """The first bytes of a member."""
-        start = self.content(member)[:size]  # deflate makes nothing much longer than it is
+        start = self.content(member)[:size]  # deflate never makes data much longer
         return bytes(start) if self.members[member].stored else zlib.decompressobj(-15).decompress(start, size)
 
 
 def _members(data: memoryview) -> Iterator[tuple[str, Member]]:
-    """What the directory at the end of the file says."""
+    """The members in the directory at the end of the file."""
     tail = bytes(data[-(22 + 0xFFFF) :])
     if (end := tail.rfind(b"PK\x05\x06")) < 0:
         raise ValueError("it has no directory at its end")
     end += len(data) - len(tail)
     fields = Fields(data, end)
     *_, size, start, _ = fields.all("4s4H2IH")
-    if end >= 20 and bytes(data[end - 20 : end - 16]) == b"PK\x06\x07":  # numbers that need eight bytes
+    if end >= 20 and bytes(data[end - 20 : end - 16]) == b"PK\x06\x07":  # zip64: numbers that need eight bytes
         fields.position = Fields(data, end - 12).one("Q")
         signature, *_, size, start = fields.all("4sQ2H2I4Q")
         if signature != b"PK\x06\x06":
@@ -128,7 +127,7 @@ def _members(data: memoryview) -> Iterator[tuple[str, Member]]:
 
 
 def _large(extra: Fields, packed: int, size: int, header: int) -> tuple[int, int, int]:
-    """A member's numbers; those that need eight bytes are among its extra fields."""
+    """A member's numbers; those that need eight bytes are in its extra fields."""
     if _LARGE not in (packed, size, header):
         return packed, size, header
     while len(extra.data) - extra.position >= 4:

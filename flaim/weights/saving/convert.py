@@ -1,4 +1,4 @@
-"""Checkpoints of any source as checkpoints of flaim's or of timm's."""
+"""Convert checkpoints from any source to flaim's or timm's format."""
 
 import sys
 from collections import Counter
@@ -30,12 +30,12 @@ class Report:
 
     Attributes:
         config: Of the source.
-        files: What was written.
+        files: The weights files that were written.
         leaves: How many of the model's leaves were converted.
-        fresh: Paths of those that the source lacks; they have their initial values.
-        dtypes: Bytes by the name of the type of numbers.
-        difference: The largest between a number of the source and what can be read in its place. Anything but zero is
-            the rounding of double precision.
+        fresh: Paths of leaves that the source lacks; they have initial values.
+        dtypes: Bytes by dtype name.
+        difference: The largest difference between a number in the source and the one read back; zero unless double
+            precision was rounded.
     """
 
     config: CheckpointInfo
@@ -57,21 +57,21 @@ def convert(
 ) -> Report:
     """Convert a checkpoint leaf by leaf.
 
-    Half-precision numbers stay what they are; double precision becomes single. What was written is loaded again and
-    compared with the source. Files that can be mapped into memory are never in it as a whole.
+    Half precision is kept; double precision becomes single. The result is loaded again and compared with the source.
+    Files that can be memory-mapped are never in memory as a whole.
 
     Args:
-        source: As `load` takes it.
-        destination: A folder, made where it is not there.
+        source: As in `load`.
+        destination: A folder, created if it does not exist.
         to: `"flaim"` is the format of `save_pretrained`; `"timm"` has timm's names and configuration, so that timm's
-            `create_model("local-dir:...")` and `load_state_dict(strict=True)` take it.
+            `create_model("local-dir:...")` and `load_state_dict(strict=True)` accept it.
         force: Write into a folder that is not empty: a checkpoint in it is replaced, other files stay.
-        max_shard_size: As in `save_pretrained`; timm's are always one file.
-        progress: Called with the step (`"writing"`, `"checking"`), how many leaves are done, and how many there are.
+        max_shard_size: As in `save_pretrained`; timm's format is always one file.
+        progress: Called with the step (`"writing"`, `"checking"`), the number of leaves done, and the number of all.
 
     Raises:
         FileExistsError: The destination is a file, or a folder that is not empty.
-        CheckpointError: The source cannot be used, timm has no such model, or what was written is not what was read.
+        CheckpointError: The source cannot be used, timm has no such model, or the result differs from the source.
         CatalogueError, FileNotFoundError, HubError: As `load` does.
     """
     folder = Path(destination)
@@ -94,7 +94,7 @@ def convert(
 
     def written(name: str) -> None:
         nonlocal left
-        if name in paths:  # a leaf, no counter of torch's
+        if name in paths:  # a leaf, not one of torch's counters
             left -= 1
             release(arrays[paths[name]])
             progress("writing", len(arrays) - left, len(arrays))
@@ -111,7 +111,7 @@ def convert(
 
 
 def _arrays(info: CheckpointInfo) -> tuple[Model, dict[str, Any], tuple[str, ...]]:
-    """The model of a checkpoint, its leaves as the checkpoint has them, and which of these it does not have."""
+    """A checkpoint's model, the model's leaves, and the paths of those that the checkpoint lacks."""
     tensors, where = read(info)
     if info.n_classes is None:
         info = info.replace(n_classes=classes_in(model_of(info), tensors, info, where=where))
@@ -122,7 +122,7 @@ def _arrays(info: CheckpointInfo) -> tuple[Model, dict[str, Any], tuple[str, ...
 
 
 def _check(folder: Path, model: Model, arrays: Mapping[str, Any], progress: Progress) -> float:
-    """The largest difference between the source's leaves and those that are loaded from the folder."""
+    """The largest difference between the source's leaves and those loaded from the folder."""
     again, results, _ = _arrays(resolve(folder))
     if again != model:
         raise CheckpointError(f"{folder} was written as a {model}, but reads as a {again}")
@@ -130,7 +130,7 @@ def _check(folder: Path, model: Model, arrays: Mapping[str, Any], progress: Prog
     for done, (path, array) in enumerate(arrays.items(), 1):
         expected, result = np.asarray(array), np.asarray(results[path])
         rounded = expected.astype(result.dtype, copy=False)
-        if not np.all((rounded == result) | ((rounded != rounded) & (result != result))):  # a NaN is a NaN
+        if not np.all((rounded == result) | ((rounded != rounded) & (result != result))):  # NaNs count as equal
             wrong.append(path)
         if expected.dtype != result.dtype:
             largest = max(largest, float(np.abs(expected - result.astype(expected.dtype)).max(initial=0)))

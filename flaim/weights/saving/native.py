@@ -1,6 +1,6 @@
-"""Saving in flaim's own format: `model.safetensors`, whose names are the leaves' paths, and `config.json`.
+"""Save in flaim's own format: `model.safetensors`, with the leaves' paths as names, and `config.json`.
 
-`writer` has how they are written, and what a save that is cut short leaves; `converters.native` reads them.
+`writer` writes the files so that an interrupted save loses nothing; `converters.native` reads them.
 """
 
 import os
@@ -30,23 +30,22 @@ def save_pretrained(
 ) -> None:
     """Save a model and its variables as a folder that `load` and `get_model` read.
 
-    Whatever happens meanwhile, the folder holds the old checkpoint or the new one; other files in it stay. Leaves are
-    written one at a time, in their own types.
+    The folder always holds the old checkpoint or the new one, even if saving fails; other files in it stay. Leaves are
+    written one at a time, in their own dtypes.
 
     Args:
-        path: The folder, made where it is not there.
+        path: The folder, created if it does not exist.
         model: One of flaim's architectures.
         variables: The canonical tree; an adapter's `to_variables` gives it.
-        preprocessing: `mean`, `std` and, where known, `interpolation`, `crop_pct`, `crop_mode`, and `test_input_size`
-            and `test_crop_pct`, at which the model evaluates better. `norm_stats` of `get_model` will do, and so will
-            `preprocessing` of `flaim.weights.CheckpointInfo`.
-        labels: Class names, as many as the model has classes.
+        preprocessing: `mean`, `std` and, if known, `interpolation`, `crop_pct`, `crop_mode`, `test_input_size` and
+            `test_crop_pct`. Accepts `norm_stats` of `get_model` and `preprocessing` of `flaim.weights.CheckpointInfo`.
+        labels: Class names, one per class.
         license: SPDX identifier.
         note: Anything worth knowing: the data, the accuracy.
         max_shard_size: Bytes above which the weights are split into several files.
 
     Raises:
-        CheckpointError: The variables do not fit the model (all leaves that do not are listed), or something cannot be
+        CheckpointError: The variables do not fit the model (the message lists all such leaves), or something cannot be
             written as JSON.
         OSError: The disk is full, the folder read-only, or the like.
     """
@@ -64,12 +63,12 @@ def document(
     note: str | None,
     problems: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What `config.json` says of a model; the arguments are those of `save_pretrained`.
+    """The content of a model's `config.json`; the arguments are those of `save_pretrained`.
 
     Raises:
-        CheckpointError: Something is wrong with the arguments, or there are `problems` already; all are listed.
+        CheckpointError: Arguments are wrong, or there are `problems` already; the message lists all.
     """
-    # The model itself knows the size of its images.
+    # The input size comes from the model itself.
     preprocessing = {name: value for name, value in (preprocessing or {}).items() if name != "input_size"}
     problems = list(problems)
     if labels is not None and len(labels) != model.n_classes:

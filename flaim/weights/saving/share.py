@@ -1,4 +1,4 @@
-"""Checkpoints for others: on the Hub, with a model card."""
+"""Upload checkpoints to the Hub, with a model card."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from flaim.weights.saving.native import save_pretrained
 from flaim.weights.saving.writer import MAX_SHARD_SIZE
 from flaim.weights.sources import hub
 
-# Licenses that the Hub has identifiers for, as far as image models come under them; any other is "other", and named.
+# The Hub's identifiers of licenses that image models may have; any other license is "other" with a `license_name`.
 _LICENSES = {
     *("agpl-3.0", "apache-2.0", "apple-amlr", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc-by-3.0", "cc-by-4.0"),
     *("cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-sa-3.0"),
@@ -95,20 +95,20 @@ def push_to_hub(
     token: str | None = None,
     message: str = "Upload with flaim",
 ) -> str:
-    """Put a model and its variables on the Hugging Face Hub, in one commit; the commit's address.
+    """Upload a model and its variables to the Hugging Face Hub in one commit; returns the commit's address.
 
     Args:
-        repo_id: `"organisation/name"`; the repository is made where it is not there. Of its files, weights that are not
-            the model's any more are deleted, others stay.
-        model, variables, preprocessing, labels, license, note, max_shard_size: As `save_pretrained` takes them.
-        card: README.md of the repository; None: a generated one, which tells all of the above and how to load it.
-        private: Whether a new repository is; None: as the organisation's default is.
-        token: Instead of the one that the user has logged in with.
+        repo_id: `"organisation/name"`; the repository is created if it does not exist. Old weights files in it are
+            deleted, other files stay.
+        model, variables, preprocessing, labels, license, note, max_shard_size: As in `save_pretrained`.
+        card: README.md of the repository; None: generated, with all of the above and how to load the model.
+        private: Whether a new repository is private; None: the organisation's default.
+        token: Access token; None: the one that the user has logged in with.
         message: Of the commit.
 
     Raises:
         CheckpointError: As `save_pretrained` does.
-        HubError: No permission, no connection, or the server failed. The repository's files are as they were.
+        HubError: No permission, no connection, or the server failed. The repository's files are unchanged.
     """
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(
@@ -156,7 +156,7 @@ def model_card(
     snippet = "### {}\n\n```python\n{}\n```"
     names = {"repo": repo_id, "output": "logits" if classifies else "features"}
     return _CARD.format(
-        # JSON is YAML, whatever is in a string.
+        # JSON is valid YAML for any string.
         front_matter="\n".join(f"{name}: {json.dumps(value)}" for name, value in sorted(front_matter.items())),
         title=repo_id.rpartition("/")[2],
         summary="\n\n".join(

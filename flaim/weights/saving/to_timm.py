@@ -1,4 +1,4 @@
-"""The way back: flaim's variables under timm's names, and the `config.json` with which timm makes the model of them."""
+"""Export to timm: flaim's variables under timm's names, and the `config.json` from which timm builds the model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,9 @@ from flaim.weights.saving.writer import Tensor
 
 
 def tensors(model: Model, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What timm's `load_state_dict(strict=True)` takes, from the leaves by their paths.
+    """The tensors for timm's `load_state_dict(strict=True)`, from the leaves by path.
 
-    torch's batch norms also count the batches they have seen, which nothing that flaim or timm has reads: zero.
+    torch's batch norms also count batches. Neither flaim nor timm reads the counters, so they are zero.
     """
     leaves = core.flatten(model.spec())
     found = {}
@@ -37,7 +37,7 @@ def document(info: CheckpointInfo, model: Model) -> dict[str, Any]:
     """timm's `config.json` for a model with the preprocessing, labels and license of `info`.
 
     Raises:
-        CheckpointError: timm has no such model; all options that it lacks are listed.
+        CheckpointError: timm has no such model; the message lists all options that it lacks.
     """
     if model.fused:
         raise CheckpointError(f"timm has no fused {model.name}: convert it as it was before `fuse`")

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: safetensors files written tensor by tensor, and folders that change from whole to whole."""
+"""Write checkpoints to disk: safetensors files tensor by tensor, and folders that always hold a complete checkpoint."""
 
 import json
 import math
@@ -19,7 +19,7 @@ import numpy as np
 from flaim.weights.converters.native import CONFIG, INDEX, WEIGHTS
 from flaim.weights.errors import CheckpointError
 
-MAX_SHARD_SIZE = 5 * 10**9  # bytes, as everywhere on the Hub
+MAX_SHARD_SIZE = 5 * 10**9  # bytes, the usual limit on the Hub
 
 _SHARD = re.compile(r"model(-[0-9a-f]{8})?-\d{5}-of-\d{5}\.safetensors")
 _DTYPES = {
@@ -37,7 +37,7 @@ _DTYPES = {
 
 
 class Tensor(NamedTuple):
-    """An array to write: its axes in another order, its numbers in another type, where these are not None."""
+    """An array to write, with the order of its axes and the dtype in the file; None keeps the array's."""
 
     value: Any
     axes: tuple[int, ...] | None = None
@@ -50,19 +50,19 @@ class Tensor(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """The type in the file."""
+        """The dtype in the file."""
         return np.dtype(self.as_dtype or self.value.dtype)
 
     @property
     def nbytes(self) -> int:
-        """The bytes in the file."""
+        """The number of bytes in the file."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def numbers(self) -> np.ndarray:
-        """The array as it is written, the only copy that is made of it."""
+        """The array as it is written; the only copy in memory."""
         value = self.value
         if isinstance(value, jax.Array) and value.is_fully_replicated:
-            # JAX keeps the host's copy of a device's array as long as the array: so it is another one, of the same.
+            # A JAX array keeps its host copy as long as it lives, so make the copy from another array of the same data.
             value = value.addressable_data(0)
         array = np.asarray(value)
         array = array if self.axes is None else array.transpose(self.axes)
@@ -77,23 +77,23 @@ def write_checkpoint(
     max_shard_size: int = MAX_SHARD_SIZE,
     written: Callable[[str], Any] = lambda name: None,
 ) -> None:
-    """Write `config.json` and the weights into a folder so that, whatever happens, the old or the new ones can be read.
+    """Write `config.json` and the weights into a folder; at any time, the old or the new checkpoint can be read.
 
-    All files are written beside their places, and moved there when all of them are complete. What makes the new
-    checkpoint the folder's is one step, on `model.safetensors` or on the index of its shards. The configuration is in
-    the weights files too, each of which therefore knows its own: a `config.json` that another checkpoint has left
-    behind is told by its `fingerprint` (see `own_config`).
+    All files are written under temporary names and moved when all of them are complete. One step makes the new
+    checkpoint valid: replacing `model.safetensors` or the index of the shards. The weights files contain the
+    configuration too, so that readers recognise a `config.json` of another checkpoint by its `fingerprint` (see
+    `own_config`).
 
     Args:
-        path: The folder, made where it is not there. Its other files stay.
-        config: What JSON can hold.
-        tensors: By the name in the file.
-        max_shard_size: Bytes above which the weights are split into files of at most so many each.
+        path: The folder, created if it does not exist. Its other files stay.
+        config: Must be serialisable as JSON.
+        tensors: By name in the file.
+        max_shard_size: Weights with more bytes are split into files of at most this size.
         written: Called with the name of each tensor that has been written.
 
     Raises:
-        CheckpointError: The configuration is more than JSON can hold, or a type of numbers more than safetensors can.
-        OSError: The disk is full, the folder read-only, or the like. The old checkpoint is as it was.
+        CheckpointError: JSON cannot represent the configuration, or safetensors has no such dtype.
+        OSError: The disk is full, the folder read-only, or the like. The old checkpoint is unchanged.
     """
     config = _with_fingerprint(config)
     shards = _split(tensors, max_shard_size)
@@ -117,7 +117,7 @@ def write_checkpoint(
             new.move(name)
         if not single:
             new.move(INDEX)
-            (folder / WEIGHTS).unlink(missing_ok=True)  # readers take it where both are there
+            (folder / WEIGHTS).unlink(missing_ok=True)  # readers prefer it to the index
         new.move(CONFIG)
     if single:
         (folder / INDEX).unlink(missing_ok=True)
@@ -135,7 +135,7 @@ def _with_fingerprint(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _split(tensors: Mapping[str, Tensor], max_shard_size: int) -> list[dict[str, Tensor]]:
-    """The tensors of each file. Wide types go first, so that every array is aligned to its type."""
+    """The tensors of each file. Wide dtypes come first, so that every array is aligned to its dtype."""
     if unknown := {str(tensor.dtype) for tensor in tensors.values()} - {str(dtype) for dtype in _DTYPES}:
         raise CheckpointError(f"safetensors files have no {', '.join(sorted(unknown))}")
     shards: list[dict[str, Tensor]] = [{}]
@@ -150,7 +150,7 @@ def _split(tensors: Mapping[str, Tensor], max_shard_size: int) -> list[dict[str,
 
 
 def _shard_names(folder: Path, count: int, fingerprint: str) -> list[str]:
-    """Names of the weights files; shards take none that the folder's old ones have."""
+    """Names of the weights files; new shards do not reuse the name of an old file in the folder."""
     if count == 1:
         return [WEIGHTS]
     for tag in ("", f"-{fingerprint[:8]}", f"-{time.time_ns() & 0xFFFFFFFF:08x}"):
@@ -163,7 +163,7 @@ def _shard_names(folder: Path, count: int, fingerprint: str) -> list[str]:
 def _write_tensors(
     file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], written: Callable[[str], Any]
 ) -> None:
-    """A whole safetensors file, of which no more than one tensor is in memory at a time."""
+    """Write a safetensors file with at most one tensor in memory at a time."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
@@ -182,24 +182,24 @@ def _write_json(document: Any, file: BinaryIO) -> None:
 
 
 class _Replacement:
-    """Files that are written beside their places in a folder, and gone where they have not been moved there."""
+    """Files written under temporary names in a folder; those that were not moved are deleted at the end."""
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._temporaries: dict[str, Path] = {}
 
     def write(self, name: str, content: Callable[[BinaryIO], Any]) -> None:
-        """Write a file whole."""
+        """Write a complete file under a temporary name."""
         descriptor, path = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=self._folder)
         self._temporaries[name] = Path(path)
         with os.fdopen(descriptor, "wb") as file:
             content(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(path, 0o644)  # temporary files are for their owner's eyes only
+        os.chmod(path, 0o644)  # only the owner can read temporary files
 
     def move(self, name: str) -> None:
-        """Put a file in its place, for good even if the power fails next."""
+        """Move a file to its final name; it stays there even if the power fails afterwards."""
         os.replace(self._temporaries[name], self._folder / name)
         if os.name == "posix":
             folder = os.open(self._folder, os.O_RDONLY)
@@ -215,7 +215,7 @@ class _Replacement:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process has left of its files; one that is still written is younger than an hour."""
+    """Remove temporary files of killed processes; files younger than an hour may still be in use."""
     for file in folder.glob(".*.tmp"):
         if re.match(r"\.(model|config)", file.name) and file.stat().st_mtime < time.time() - 3600:
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""From a name, a path or an address to a checkpoint: where it is, and what it says of itself."""
+"""Find the checkpoint of a name, a path or an address: its location and its description."""
 
 import functools
 import json
@@ -18,9 +18,9 @@ from flaim.weights.info import CheckpointInfo, Location
 from flaim.weights.sources import https, hub
 
 _HUB, _LOCAL = ("hf-hub:", "hf_hub:", "hf:"), "local-dir:"
-_REMOTE = {"https://": "https://", "gs://": "https://storage.googleapis.com/"}  # and where it is served
+_REMOTE = {"https://": "https://", "gs://": "https://storage.googleapis.com/"}  # and the server
 
-# The files that a checkpoint's weights may be in, the first that is there counts; and JSON documents beside them.
+# Usual names of weights files, of which the first that exists is used; and of the JSON documents beside them.
 FILES = (
     WEIGHTS,
     INDEX,
@@ -33,21 +33,21 @@ _SUFFIXES = (".safetensors", ".h5", ".hdf5", ".keras", ".npz", ".pth", ".pt", ".
 
 
 def resolve(model_name: str | PathLike, pretrained: str | int | bool | PathLike = True) -> CheckpointInfo:
-    """What a model's name and `pretrained` mean together.
+    """The checkpoint that a model's name and `pretrained` select.
 
     Args:
-        model_name: A name of the catalogue (see `catalogue.find`), `"hf-hub:organisation/name"` (or `"hf:..."`),
-            perhaps with `"@revision"` and the path of a file in the repository, `"local-dir:path"`, a path, or the
+        model_name: A name in the catalogue (see `catalogue.find`), `"hf-hub:organisation/name"` (or `"hf:..."`),
+            optionally with `"@revision"` and the path of a file in the repository, `"local-dir:path"`, a path, or the
             address of a file, `"https://..."` or `"gs://..."`.
-        pretrained: As `catalogue.find` has it, or a checkpoint for the named model: a path, `"hf-hub:..."`,
-            `"local-dir:..."`, an address. Its own configuration then decides; a file without one is taken to be of the
-            named model, with as many classes as its classifier has (`n_classes=None`).
+        pretrained: As in `catalogue.find`, or a checkpoint for the named model: a path, `"hf-hub:..."`,
+            `"local-dir:..."`, an address. Its own configuration takes precedence. A file without one is taken to be of
+            the named model, and its classifier gives the number of classes (`n_classes=None`).
 
     Raises:
         CatalogueError: No such model, parameters or family.
         CheckpointError: A configuration cannot be used, or is of another model than `model_name`.
         FileNotFoundError: There is no such folder or file.
-        HubError: The Hub cannot give the configuration.
+        HubError: The configuration could not be downloaded.
     """
     if is_source(model_name):
         if not isinstance(pretrained, bool):
@@ -88,7 +88,7 @@ def resolve(model_name: str | PathLike, pretrained: str | int | bool | PathLike 
 
 
 def is_source(name: str | PathLike) -> bool:
-    """Whether `name` says where a checkpoint is rather than what it is called."""
+    """Whether `name` is the location of a checkpoint rather than a name in the catalogue."""
     if isinstance(name, PathLike):
         return True
     return (
@@ -97,7 +97,7 @@ def is_source(name: str | PathLike) -> bool:
 
 
 def locate(source: str | PathLike) -> Location:
-    """Where a source is, as `is_source` has them, whatever it may hold; nothing is downloaded.
+    """The location of a source (see `is_source`); nothing is downloaded.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
@@ -119,11 +119,11 @@ def locate(source: str | PathLike) -> Location:
 
 
 def read(info: CheckpointInfo) -> tuple[dict[str, Any], str]:
-    """The checkpoint's tensors as `formats.read` has them, and the name of the file they are in, downloaded first.
+    """Download the checkpoint if needed; its tensors, as `formats.read` returns them, and the name of their file.
 
     Raises:
-        CatalogueError: The catalogue knows no place where they could be had.
-        FileNotFoundError, HubError: They are not there.
+        CatalogueError: The catalogue has no location for them.
+        FileNotFoundError, HubError: There is no such file, or it could not be downloaded.
         CheckpointError: The file is damaged.
     """
     if info.location == Location():
@@ -137,10 +137,10 @@ def read(info: CheckpointInfo) -> tuple[dict[str, Any], str]:
 
 
 def weights_file(location: Location) -> Path:
-    """The file that a checkpoint's weights are in, or the index of several; downloaded where need be.
+    """The file with a checkpoint's weights, or the index of its shards; downloaded if needed.
 
     Raises:
-        FileNotFoundError, HubError: They are not there.
+        FileNotFoundError, HubError: There is no such file, or it could not be downloaded.
     """
     if location.path is not None:
         return _in_folder(Path(location.path))
@@ -170,7 +170,7 @@ def _in_repository(repo: str, file: str | None) -> Path:
             path = hub.fetch(repo, name)
         except FileMissingError:
             continue
-        except HubError:  # without a connection, the cache may have another of them
+        except HubError:  # without a connection, the cache may still have one of the others
             if not any(hub.is_cached(repo, other) for other in FILES[i + 1 :]):
                 raise
             continue
@@ -186,7 +186,7 @@ def _bare(source: str | PathLike) -> str:
 
 
 def describe(source: str | PathLike) -> CheckpointInfo:
-    """What a checkpoint says of itself, in documents or by its tensors' names; without an architecture if nothing does.
+    """Describe a checkpoint from its documents or its tensors' names; `architecture` is empty if it is unknown.
 
     Raises:
         As `resolve`.
@@ -209,15 +209,15 @@ def _fetched(repo: str, file: str | None) -> dict[str, Mapping]:
         except FileMissingError:
             continue
         documents[document] = _json(path, f"{repo}, {document}")
-        if "model_type" not in documents[document]:  # only transformers keeps others
+        if "model_type" not in documents[document]:  # only transformers has further documents
             break
     return documents
 
 
 def _found(name: str) -> dict[str, Mapping]:
-    """The documents that come with a checkpoint on this machine."""
+    """The documents that come with a local checkpoint."""
     path = Path(name)
-    # A file that goes by a usual name belongs to the documents beside it.
+    # A file with one of the usual names belongs to the documents beside it.
     folder = path if path.is_dir() else path.parent if path.name in FILES else None
     files = [folder / document for document in _DOCUMENTS] if folder else []
     documents = {file.name: _json(file, str(file)) for file in files if file.is_file()}
@@ -239,7 +239,7 @@ def _json(file: Path, where: str) -> Mapping:
 
 
 class _Deferred(Mapping):
-    """A mapping that is loaded when it is first looked at."""
+    """A mapping that is loaded on first use."""
 
     def __init__(self, load: Callable[[], Mapping]) -> None:
         self._load = functools.cache(load)
@@ -255,7 +255,7 @@ class _Deferred(Mapping):
 
 
 def _described(location: Location, documents: Mapping[str, Mapping], where: str) -> CheckpointInfo:
-    """What the first converter that knows the checkpoint makes of its documents and its tensors' names."""
+    """The description from the first converter that recognises the checkpoint's documents or tensors' names."""
     file = functools.cache(lambda: weights_file(location))
     tensors = _Deferred(lambda: formats.read(file()))
     everything: Mapping = ChainMap(dict(documents), _Deferred(lambda: formats.metadata(file())))  # type: ignore
@@ -289,7 +289,7 @@ def _malformed(where: str, error: Exception) -> CheckpointError:
 
 
 def _fits(found: CheckpointInfo, named: CheckpointInfo) -> bool:
-    """Whether the model that a checkpoint is of has the name, or the leaves, of the one that was asked for."""
+    """Whether a checkpoint's model has the name, or the leaves, of the requested model."""
     if found.architecture in catalogue.architectures(named.model):
         return True
     if found.family != named.family:
@@ -299,6 +299,6 @@ def _fits(found: CheckpointInfo, named: CheckpointInfo) -> bool:
         try:
             model = model_of(info.replace(in_channels=found.in_channels), found.n_classes, found.input_size)
             shapes.append({path: leaf.shape for path, leaf in core.flatten(model.spec()).items()})
-        except ValueError:  # not for images of that size
+        except ValueError:  # the model does not support this image size
             return False
     return shapes[0] == shapes[1]

@@ -1,4 +1,4 @@
-"""Files that are not on the Hugging Face Hub: over HTTPS, their hashes checked, in a cache beside the Hub's."""
+"""Download files that are not on the Hugging Face Hub: over HTTPS, with a check of their hashes, into flaim's cache."""
 
 import base64
 import hashlib
@@ -18,10 +18,10 @@ _CHUNK, _TIMEOUT = 1 << 20, 60  # bytes, seconds
 
 
 def fetch(url: str, digest: str | None = None) -> Path:
-    """The path, in the cache, of the file at `url`, which is downloaded first where it is not there yet.
+    """The path in the cache of the file at `url`; downloads it if the cache does not have it.
 
-    The cache is `HF_ASSETS_CACHE`'s. The environment variable FLAIM_MIRROR is the address of a server that is asked
-    instead, for the same paths. Without a digest, the MD5 that Google's storage servers send is checked.
+    The cache is in `HF_ASSETS_CACHE`, beside the Hub's. If the environment variable FLAIM_MIRROR is set, that server is
+    used instead, with the same paths. Without a digest, the MD5 that Google's storage servers send is checked.
 
     Args:
         url: Of the file.
@@ -29,7 +29,7 @@ def fetch(url: str, digest: str | None = None) -> Path:
 
     Raises:
         HubError: No connection, no such file, or the server failed.
-        CheckpointError: The file has another hash. As with every failure, nothing of it is kept.
+        CheckpointError: The file has another hash. As after every failure, the file is not kept.
     """
     from huggingface_hub import cached_assets_path, constants
 
@@ -70,7 +70,7 @@ def fetch(url: str, digest: str | None = None) -> Path:
 
 
 def _download(url: str, file: BinaryIO, digest: str | None) -> None:
-    """Copy what is at `url` to `file`, with a progress bar; all of it, with the right hash."""
+    """Download `url` to `file`, with a progress bar; checks the size and the hash."""
     from huggingface_hub.utils import tqdm
 
     request = urllib.request.Request(url, headers={"User-Agent": f"flaim/{version('flaim')}"})
@@ -93,7 +93,7 @@ def _download(url: str, file: BinaryIO, digest: str | None) -> None:
 
 
 def _digest_of(headers: http.client.HTTPMessage) -> str | None:
-    """The MD5 that a storage server of Google's says the file has."""
+    """The file's MD5 in the headers of Google's storage servers."""
     for value in ",".join(headers.get_all("x-goog-hash") or ()).split(","):
         algorithm, _, encoded = value.strip().partition("=")
         if algorithm == "md5":

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face Hub, through `huggingface_hub`: its cache, tokens, offline mode and progress bars."""
+"""Files on the Hugging Face Hub, through `huggingface_hub`, with its cache, tokens, offline mode and progress bars."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from flaim.weights.errors import FileMissingError, HubError
 
 
 def fetch(repo: str, filename: str) -> Path:
-    """The path, in the Hub's cache, of a repository's file, which is downloaded first where it is not there yet.
+    """The path in the Hub's cache of a repository's file; downloads it if the cache does not have it.
 
     Args:
         repo: `"organisation/name"`, or `"organisation/name@revision"` for a branch, tag or commit.
@@ -20,7 +20,7 @@ def fetch(repo: str, filename: str) -> Path:
     from huggingface_hub import errors, hf_hub_download
 
     name, _, revision = repo.partition("@")
-    # The client's errors derive from those of its HTTP library, which is another one from version to version.
+    # The client's errors derive from those of its HTTP library, which differs between versions of the client.
     transport_errors: tuple[Any, ...] = errors.HfHubHTTPError.__bases__
     try:
         return Path(hf_hub_download(name, filename, revision=revision or None, library_name="flaim"))
@@ -52,18 +52,18 @@ def fetch(repo: str, filename: str) -> Path:
 def upload(
     folder: Path, repo: str, *, replaced: str, message: str, private: bool | None = None, token: str | None = None
 ) -> str:
-    """Upload a folder in one commit, into a repository that is made where it is not there; the commit's address.
+    """Upload a folder in one commit, and create the repository if it does not exist; returns the commit's address.
 
     Args:
         folder: What to upload.
         repo: `"organisation/name"`, or `"name"` for the user's own.
-        replaced: Pattern of files that are deleted where the folder has no such file.
+        replaced: Pattern of files in the repository that are deleted if the folder does not have them.
         message: Of the commit.
-        private: Whether a new repository is; None: as the organisation's default is.
-        token: Instead of the one that the user has logged in with.
+        private: Whether a new repository is private; None: the organisation's default.
+        token: Access token; None: the one that the user has logged in with.
 
     Raises:
-        HubError: No permission, no connection, or the server failed. The repository's files are as they were.
+        HubError: No permission, no connection, or the server failed. The repository's files are unchanged.
     """
     from huggingface_hub import HfApi, errors
 

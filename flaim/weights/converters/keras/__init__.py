@@ -1,6 +1,6 @@
 """Keras Applications' checkpoints, read without Keras: tables from its layers' names to flaim's paths.
 
-`TABLES` has a table for each family; `_files` brings the layers of every kind of file into one form.
+`TABLES` has a table for each family; `_files` converts every kind of file to the same form.
 """
 
 import functools
@@ -54,7 +54,7 @@ TABLES: tuple[Table, ...] = (
     xception.TABLE,
 )
 
-# Weights by number, as tensors of TensorFlow's, or in a group that repeats the layer's name.
+# Numbered weights, TensorFlow's names, or weights in a group that repeats the layer's name.
 _NAMES = re.compile(r"/vars/\d+$|/[^/]*(kernel|gamma|beta|moving_mean|_W)(_\d+)?:0$|(^|/)([^/]+)/\4/(kernel|gamma)$")
 
 
@@ -66,25 +66,25 @@ def recognises(tensors: Tensors, documents: Documents) -> bool:
 
 
 def _objects(documents: Mapping[str, Any]) -> Iterable[Mapping]:
-    """`documents`, and the objects in it."""
+    """`documents`, and the mappings in it."""
     yield documents
     yield from (value for value in documents.values() if isinstance(value, Mapping))
 
 
 @functools.cache
 def _entries() -> dict[str, tuple[Table, str]]:
-    """flaim's architecture to the table and Keras' name of the model."""
+    """The table and Keras' name of the model, by flaim's architecture."""
     return {entry.architecture: (table, name) for table in TABLES for name, entry in table.models.items()}
 
 
 def entry_of(architecture: str) -> Entry:
-    """What the table says of Keras' model that is flaim's `architecture`; LookupError where there is none."""
+    """The table's entry for flaim's `architecture`; LookupError if there is none."""
     table, name = _entries()[architecture]
     return table.models[name]
 
 
 class _Match(NamedTuple):
-    """A file's weights given to a model's layers: what is there, what is missing, what is too much."""
+    """A file's weights matched with a model's layers: found, missing and unexpected ones."""
 
     architecture: str
     found: dict[str, Weights]
@@ -106,7 +106,7 @@ def _match(layers: Layers, architecture: str) -> _Match:
         names = table.classes(model).get(kind, [])
         found |= dict(zip(names, group))
         unexpected |= {f"{kind}_{i}": group[i] for i in range(len(names), len(group))}
-    if last is not None and last not in found:  # a classifier of the user's own has a name of its own
+    if last is not None and last not in found:  # the user's own classifier may have any name
         dense = [name for name, weights in unexpected.items() if len(_shape(weights.get("kernel"))) == 2]
         if len(dense) == 1:
             found[last] = unexpected.pop(dense[0])
@@ -116,7 +116,7 @@ def _match(layers: Layers, architecture: str) -> _Match:
 
 
 def _has_head(table: Table, found: Mapping[str, Weights]) -> bool:
-    """Whether what there is before the classifier in a model with its top is there."""
+    """Whether the layers of the top before the classifier are there, if the model has any."""
     return not table.head or any(name in found for name in table.head)
 
 
@@ -125,10 +125,10 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 
 def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointInfo:
-    """What is known of the Keras model whose layers the file has, found at `where`.
+    """The description of the Keras model whose layers are in the file at `where`.
 
     Raises:
-        CheckpointError: No model that flaim has consists of these layers; the nearest one is named.
+        CheckpointError: No model in flaim has these layers; the message names the nearest one.
     """
     layers = layers_of(tensors)
     matches = [_match(layers, architecture) for architecture in _entries()]
@@ -137,13 +137,13 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
     if fewest or not candidates[0].found:
         raise CheckpointError(f"{where} is a Keras file of a model that flaim does not have{_nearest(candidates[0])}")
     found = [_info(match, documents) for match in candidates]
-    if len(found) > 1:  # the same layers in several widths
+    if len(found) > 1:  # models with the same layers, but other widths
         found.sort(key=lambda info: _misfits(tensors, info))
     return found[0]
 
 
 def _nearest(match: _Match) -> str:
-    """What separates the file from the model it is most like."""
+    """The differences between the file and the most similar model."""
     if not match.found:
         return ""
     lines = [f"{name}: missing" for name in match.missing]
@@ -195,13 +195,13 @@ def _info(match: _Match, documents: Documents) -> CheckpointInfo:
 
 
 def _map_side(flattened: Flattened, found: Mapping[str, Weights]) -> int:
-    """Side of the map that a dense layer flattens; 0 where its kernel is not of such a layer."""
+    """Side of the flattened map before a dense layer; 0 if the kernel's shape is not that of a dense layer."""
     rows, width = _shape(found[flattened.layer].get("kernel"))[:1], _shape(found[flattened.before].get("kernel"))[-1:]
     return math.isqrt(rows[0] // width[0]) if rows and width else 0
 
 
 def _first(table: Table, model: str) -> str:
-    """Name of the convolution that sees the images."""
+    """Name of the convolution whose input is the images."""
     return table.first or table.classes(model)["conv2d"][0]
 
 
@@ -211,9 +211,8 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 def _built_in(match: _Match) -> dict[str, tuple[float, ...]]:
     """Mean and standard deviation, for pixels in [0, 1], of a model that normalises its images itself.
 
-    A normalisation layer divides by the root of the variance that it holds. In the published EfficientNets that
-    variance is ImageNet's standard deviation, and Keras divides by the root of that once more: by the deviation, in
-    effect.
+    A normalisation layer divides by the square root of its variance. In the published EfficientNets this variance is
+    ImageNet's standard deviation, and Keras divides by its square root a second time, so in effect by the deviation.
     """
     weights = match.found.get("normalization")
     if weights is None:
@@ -224,7 +223,7 @@ def _built_in(match: _Match) -> dict[str, tuple[float, ...]]:
 
 
 def _input_size(documents: Documents) -> tuple[int, int] | None:
-    """Height and width of the images, where the model's configuration came with its weights and says so."""
+    """Height and width of the images, if the file has the model's configuration and this gives them."""
     for layer in _walk(documents.get("config.json") or documents.get("model_config")):
         shape = layer.get("batch_shape") or layer.get("batch_input_shape")
         if isinstance(shape, list | tuple) and len(shape) == 4 and all(isinstance(side, int) for side in shape[1:3]):
@@ -242,7 +241,7 @@ def _walk(value: Any) -> Iterable[Mapping]:
 
 
 def translate(tensors: Tensors, info: CheckpointInfo, leaves: Mapping[str, core.Leaf]) -> dict[str, Any]:
-    """The tensors by the paths of flaim's leaves, in its layouts; what the model has no layer for keeps its name."""
+    """The tensors by leaf path, in flaim's layouts; tensors without a layer in the model keep Keras' names."""
     table, name = _entries()[info.architecture]
     paths, first = table.layers(name), _first(table, name)
     layers = layers_of(tensors)
@@ -278,7 +277,7 @@ _LEAVES = {
 
 def _leaves(table: Table, path: str, kind: str, weights: Weights) -> dict[str, Any]:
     """The leaves of one layer by their paths."""
-    if kind == "depthwise_conv2d":  # Keras 3 calls its kernel plainly so
+    if kind == "depthwise_conv2d":  # in Keras 3 it is "kernel", as in other layers
         weights = {"depthwise_kernel" if role == "kernel" else role: tensor for role, tensor in weights.items()}
     if kind == "batch_normalization" and "gamma" not in weights and "beta" in weights:  # a norm without scale
         weights = {"gamma": np.ones(weights["beta"].shape, weights["beta"].dtype), **weights}
@@ -289,7 +288,7 @@ def _leaves(table: Table, path: str, kind: str, weights: Weights) -> dict[str, A
 
 
 def _places(table: Table, path: str, kind: str, roles: Iterable[str]) -> dict[str, str]:
-    """The leaves' paths of a layer's weights, by role; `path` is the layer's."""
+    """The leaf paths of a layer's weights by role; `path` is the layer's."""
     path, _, leaf = path.partition(":")
     if leaf:
         return dict.fromkeys(roles, f"params/{path}/{leaf}")
@@ -301,14 +300,14 @@ def _places(table: Table, path: str, kind: str, roles: Iterable[str]) -> dict[st
 
 
 def _unflattened(kernel: Any, side: int) -> Any:
-    """The kernel of a dense layer on a flattened map of this side as that of a convolution over all of the map."""
+    """Convert a dense layer's kernel on a flattened map of this side to that of a convolution over the whole map."""
     if side == 0 or len(kernel.shape) != 2 or kernel.shape[0] % side**2:
         return kernel
     return np.asarray(kernel).reshape(side, side, -1, kernel.shape[1])
 
 
 def _depthwise(kernel: Any) -> Any:
-    """A depthwise kernel (height, width, channels, multiplier) as a convolution's of as many groups as channels."""
+    """Convert a depthwise kernel (height, width, channels, multiplier) for a convolution with one group per channel."""
     if len(kernel.shape) != 4:
         return kernel
     height, width, channels, multiplier = kernel.shape

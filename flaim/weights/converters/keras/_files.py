@@ -1,10 +1,9 @@
-"""One form for all of Keras' files: which weights belong to which layer.
+"""Convert all kinds of Keras files to one form: which weights belong to which layer.
 
-Keras has named weights in three ways. Files of the older kind have a group for each layer, named by it, and in the
-group paths that repeat the name, `conv1_conv/conv1_conv/kernel:0`; of a nested model's layers the outer model's name
-comes first. Files of Keras 3 (and `.keras` archives, which hold one) know a layer by its class and its place among the
-model's layers of that class, and a weight by its number: `layers/conv2d_1/vars/0`. Keras' first version had names of
-its own for the weights: `conv1_W:0`.
+Keras has used three naming schemes. Older files have a group for each layer, and paths in it that repeat the layer's
+name: `conv1_conv/conv1_conv/kernel:0`; for layers of a nested model, the outer model's name comes first. Files of
+Keras 3 (and `.keras` archives, which contain one) name a layer by its class and its index among the layers of that
+class, and number its weights: `layers/conv2d_1/vars/0`. Keras 1 had other names for weights: `conv1_W:0`.
 """
 
 import re
@@ -15,14 +14,14 @@ Weights = dict[str, Any]  # by role: "kernel", "gamma", ...
 
 
 class Layers(NamedTuple):
-    """The weights in a file: of layers with a name, of layers known by class and order, and what belongs to none."""
+    """The weights in a file: of layers with a name, of layers known by class and order, and of no layer."""
 
     named: dict[str, Weights]
     ordered: dict[str, list[Weights]]
     rest: dict[str, Any]
 
 
-# What is in a file beside a model's weights: the optimiser's state, metrics, the seeds of dropout layers.
+# Other content of a file: the optimiser's state, metrics, the seeds of dropout layers.
 _BESIDE = re.compile(r"^(optimizer|optimizer_weights|metrics|compile_metrics|loss)/|(^|/)seed_generator(_\d+)?/")
 
 _NUMBERED = re.compile(r"^(?P<parents>(?:.*/)?)(?P<kind>[^/]+?)(?:_(?P<place>\d+))?/vars/(?P<number>\d+)$")
@@ -67,7 +66,7 @@ def layers_of(tensors: Mapping[str, Any]) -> Layers:
         else:
             rest[name] = tensor
     ordered: dict[str, list[Weights]] = {}
-    # Of several models, one in the other, the one with the most layers comes first in the order.
+    # Of nested models, the one with the most layers comes first in the order.
     for _, layers in sorted(numbered.items(), key=lambda item: -len(item[1])):
         for kind, place in sorted(layers):
             weights = layers[kind, place]
@@ -76,12 +75,12 @@ def layers_of(tensors: Mapping[str, Any]) -> Layers:
 
 
 def _named(path: str) -> tuple[str, str] | None:
-    """The names of a layer and the role of one of its weights, from a path of the older kind."""
+    """A layer's name and the role of one of its weights, from a path in an older file."""
     *parents, last = path.split("/")
     match = _NAMED.search(last)
     if match is None or not parents:
         return None
-    # The weight's path repeats the group's name, perhaps in other scopes; names of layers may have slashes.
+    # The weight's path repeats the group's name, possibly inside other scopes; names of layers may have slashes.
     repeated = (parents[:n] for n in range(len(parents) // 2, 0, -1) if parents[:n] == parents[-n:])
     layer = next(repeated, parents[1:] or parents)
     return "/".join(layer), _OLDER_ROLES.get(match["role"], match["role"])
@@ -99,7 +98,7 @@ def _by_role(kind: str, weights: list) -> Weights:
     return dict(zip((*roles, *map(str, range(len(roles), len(weights)))), weights))
 
 
-# Names that Keras makes up: the layer's class, and a number that counts up over a session.
+# Names that Keras generates: the layer's class, and a number that counts up during a session.
 _MADE_UP = re.compile(
     r"^(conv2d|convolution2d|batch_?normalization|depthwise_conv2d|separable_conv2d|layer_normalization|normalization)"
     r"(?:_(\d+))?$"
@@ -108,7 +107,7 @@ _OLDER_CLASSES = {"convolution2d": "conv2d", "batchnormalization": "batch_normal
 
 
 def _renumbered(named: dict[str, Weights]) -> dict[str, Weights]:
-    """The layers with made-up names counted from the start, as in a session that made this model first."""
+    """Number the layers with generated names from the start, as if this model were the first of its session."""
     made_up: dict[str, list[tuple[int, str]]] = {}
     for name in named:
         if match := _MADE_UP.match(name):

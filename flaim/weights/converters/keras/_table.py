@@ -1,4 +1,4 @@
-"""What a table says of a family of Keras' models."""
+"""`Table`: a family of Keras' models, and the flaim paths of their layers."""
 
 import functools
 import re
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from flaim.weights.info import NORMALISATIONS
 
-# A layer's class from its name, where a file does not say it: the first pattern that is found.
+# A layer's class from its name, if the file does not give the class; the first pattern that matches counts.
 _KINDS = (
     (r"^normalization", "normalization"),
     (r"(?i)(^|_)bn(_|\d|$)|batch_?norm", "batch_normalization"),
@@ -17,8 +17,8 @@ _KINDS = (
     (r"", "conv2d"),
 )
 
-# By the name that Keras has for it, what its `preprocess_input` does, for pixels in [0, 1]. The first convolution of
-# "caffe" models sees blue first; their kernels are turned around, so that here too images are RGB.
+# Normalisation of Keras' `preprocess_input` by its mode, for pixels in [0, 1]. Images of "caffe" models are BGR; the
+# converter reverses the channels of their first kernel, so that images are RGB in flaim.
 PREPROCESSING: dict[str, dict[str, Any]] = {
     keras: dict(zip(("mean", "std"), NORMALISATIONS[name]))
     for keras, name in (("caffe", "caffe"), ("tf", "inception"), ("128", "128"), ("torch", "imagenet"))
@@ -29,7 +29,7 @@ Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 
 def by_rules(names: Callable[..., Iterable[str]], rules: Rules) -> Callable[..., Iterable[tuple[str, str]]]:
-    """`Table.pairs` from names alone: the first rule whose pattern is the whole name gives the path."""
+    """Make `Table.pairs` from names alone: the first rule that matches the whole name gives the path."""
 
     def path(name: str) -> str:
         for pattern, replacement in rules:
@@ -44,10 +44,10 @@ class Entry(NamedTuple):
     """One of Keras' models.
 
     Attributes:
-        args: What `Table.pairs` takes: usually the depths.
-        architecture: flaim's name of it.
-        overrides: Options of flaim's model function in which Keras' differs, as JSON has them.
-        input_size: Side of the images that Keras' is made for.
+        args: Arguments of `Table.pairs`, usually the depths.
+        architecture: flaim's name for it.
+        overrides: Options in which Keras' model differs from flaim's architecture, as JSON.
+        input_size: Side of the images that Keras' model is made for.
     """
 
     architecture: str
@@ -57,12 +57,12 @@ class Entry(NamedTuple):
 
 
 class Flattened(NamedTuple):
-    """A dense layer on a flattened map, a convolution over all of the map in flaim.
+    """A dense layer on a flattened map; in flaim it is a convolution over the whole map.
 
     Attributes:
         layer: Its name.
-        before: The name of a layer whose output is as wide as the map.
-        option: The option of flaim's model function that is the side of the map, which is square.
+        before: The name of a layer whose output has as many channels as the map.
+        option: The option of flaim's model function for the side of the map, which is square.
     """
 
     layer: str
@@ -71,26 +71,24 @@ class Flattened(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A family of Keras' models, and the way from its layers' names to flaim's paths.
+    """A family of Keras' models, with the flaim paths of their layers.
 
     Attributes:
         family: The module of `flaim.models`.
-        preprocessing: A key of `PREPROCESSING`; `"built in"` where the model normalises its images itself.
-        pairs: Keras' names of the layers that have weights, each with flaim's path. They are in the order of Keras'
-            `model.layers` (by depth, counted from the output), which says which layer is which where a file has classes
-            and order alone. Names that Keras makes up are as in a session that made this model first: `conv2d_1`.
-            A path that ends in `:leaf` is of a layer whose only weight is that leaf; a layer whose path is empty has
-            nothing that flaim's model needs.
-        models: Keras' models by the name Keras gives them.
-        kinds: Patterns that say a layer's class, before the common ones.
-        separable: Below a separable convolution's path, those of its two convolutions.
-        synonyms: (pattern, replacement) pairs that turn other names of the layers, which older versions of Keras gave
-            or which contain the model's, into those of `pairs`.
+        preprocessing: A key of `PREPROCESSING`; `"built in"` if the model normalises its images itself.
+        pairs: Keras' names of the layers that have weights, each with flaim's path, in the order of Keras'
+            `model.layers` (by depth, counted from the output). The order identifies layers in files that have only
+            classes and order. Generated names are those of the first model in a session: `conv2d_1`. A path that ends
+            in `:leaf` is of a layer whose only weight is that leaf. A layer that flaim does not need has an empty path.
+        models: Keras' models by Keras' name.
+        kinds: Patterns for a layer's class, tried before the common ones.
+        separable: Paths of the two convolutions of a separable convolution, below its own path.
+        synonyms: (pattern, replacement) pairs that convert other names of the layers, from older versions of Keras or
+            with the model's name in them, to those of `pairs`.
         head: The layers before the classifier that a file without the model's top lacks.
-        flattened: The dense layer on a flattened map, where there is one.
-        multiplied: A depthwise layer, and the option of flaim's model function that says how many maps such layers
-            make of each channel.
-        first: The convolution that sees the images, where it is not the first.
+        flattened: The dense layer on a flattened map, if there is one.
+        multiplied: A depthwise layer, and the option of flaim's model function for the depth multiplier.
+        first: The convolution whose input is the images, if it is not the first in `pairs`.
     """
 
     family: str
@@ -109,11 +107,11 @@ class Table(NamedTuple):
         return id(self)
 
     def layers(self, model: str) -> dict[str, str]:
-        """flaim's paths of a model's layers, by Keras' names and in its order."""
+        """flaim's paths of a model's layers by Keras' names, in Keras' order."""
         return _layers(self, self.models[model].args)
 
     def classes(self, model: str) -> dict[str, list[str]]:
-        """A model's layers by their class, in its order."""
+        """A model's layers by class, in Keras' order."""
         return _classes(self, self.models[model].args)
 
     def name(self, name: str) -> str:

@@ -19,7 +19,7 @@ def _names(*depths: int) -> Iterator[tuple[str, str]]:
             yield from ((f"{name}_{layer}", f"{path}/{child}") for layer, child in _BLOCK.items())
             yield f"{name}_layer_scale", f"{path}:gamma"
     yield from (("head_layernorm", "head/norm"), ("head_dense", "head/fc"))
-    # The stem and what halves the map are models in the model, which come after the model's own layers.
+    # The stem and the downsampling layers are nested models, which come after the model's own layers.
     yield from (("stem_conv", "stem/0"), ("stem_layernorm", "stem/1"))
     for i in range(len(depths) - 1):
         yield f"downsampling_layernorm_{i}", f"stages/{i + 1}/downsample/0"
@@ -43,7 +43,7 @@ TABLE = Table(
         (r"pointwise_conv_|head_dense", "dense"),
         (r"", "conv2d"),
     ),
-    # Without its top the model ends in a norm with a made-up name.
+    # Without its top, the model ends in a norm with a generated name.
     synonyms=((r"^layer_normalization$", "head_layernorm"), (r"^.*(?=(stage_\d+_block|stem|downsampling|head)_)", "")),
     first="stem_conv",
 )

@@ -15,7 +15,7 @@ def _names(depths: tuple[int, ...]) -> Iterator[str]:
 
 def _layer(match) -> str:
     stage, layer, number, kind = match.groups()
-    # Keras counts convolutions and norms together, its norms from 0.
+    # Keras numbers the norms of a layer from 0 and the convolutions from 1.
     name = f"norm{int(number) + 1}" if kind == "bn" else f"conv{number}"
     return f"features/denseblock{int(stage) - 1}/denselayer{layer}/{name}"
 

@@ -8,7 +8,7 @@ from flaim.weights.converters.keras._table import Entry, Table, by_rules
 _DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _BLOCK = ("expand_conv", "expand_bn", "dwconv", "bn", "se_reduce", "se_expand", "project_conv", "project_bn")
 
-# Keras' layers of a block in flaim's. The first stage has blocks that do not expand.
+# Keras' names of a block's layers to flaim's. Blocks of the first stage do not expand.
 _FIRST_STAGE = {
     "dwconv": "conv_dw",
     "bn": "bn1",
@@ -81,7 +81,7 @@ def _mobilenet_names() -> Iterator[str]:
 def _mobilenet_layer(match) -> str:
     block, layer, norm = match.groups()
     stage, i = _MOBILENET_BLOCKS[int(block or 0)]
-    # As in an EfficientNet, whose names of the same layers these are.
+    # EfficientNet's names of the same layers.
     name = {"expand": "expand_conv", "depthwise": "dwconv", "project": "project_conv"}[layer]
     if norm:
         name = {"expand": "expand_bn", "depthwise": "bn", "project": "project_bn"}[layer]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from flaim.weights.converters.keras._table import Entry, Table
 
-# Keras' layers in flaim's, of the first stage, the next two and the others.
+# Keras' names of layers to flaim's: for the first stage, for the next two, and for the others.
 _PLAIN = {"project_conv": "conv", "project_bn": "bn1"}
 _FUSED = {"expand_conv": "conv_exp", "expand_bn": "bn1", "project_conv": "conv_pwl", "project_bn": "bn2"}
 _DEPTHWISE = {

@@ -1,11 +1,11 @@
-"""Keras' Inception-ResNet V2. Most layers have made-up names, which count convolutions and norms as they were made."""
+"""Keras' Inception-ResNet V2. Most layers have generated names, numbered in the order of creation."""
 
 from collections.abc import Iterator, Sequence
 
 from flaim.weights.converters.keras._table import Entry, Table
 
-# Of each kind of block: flaim's paths of the layers as Keras makes them, and their convolutions (c) and norms (n) in
-# the order of `model.layers`, which is that of their distance from the output.
+# For each kind of block: flaim's paths of the layers in the order in which Keras creates them, and their convolutions
+# (c) and norms (n) in the order of `model.layers`, which is by distance from the output.
 _ROW = "c1 n1 c2 n2 c0 c3 n0 n3"
 _KINDS = {
     "stem": ("conv2d_1a conv2d_2a conv2d_2b conv2d_3b conv2d_4a", "c0 n0 c1 n1 c2 n2 c3 n3 c4 n4"),

@@ -1,4 +1,4 @@
-"""Keras' Inception V3. Its layers have made-up names, which count convolutions and norms as they were made."""
+"""Keras' Inception V3. Its layers have generated names, numbered in the order of creation."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,8 @@ from flaim.weights.converters.keras._table import Entry, Table, by_rules
 
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 
-# Of each kind of block: the layers as Keras makes them, and their convolutions (c) and norms (n) in the order of
-# `model.layers`, which is that of their distance from the output.
+# For each kind of block: the layers in the order in which Keras creates them, and their convolutions (c) and norms (n)
+# in the order of `model.layers`, which is by distance from the output.
 _KINDS = {
     "a": (
         "branch1x1 branch5x5_1 branch5x5_2 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3 branch_pool",

@@ -8,7 +8,7 @@ _V1_DEPTHS = (1, 2, 2, 6, 2)
 
 
 def _blocks(depths: tuple[int, ...]) -> list[str]:
-    """flaim's paths of the blocks, which Keras counts through."""
+    """flaim's paths of the blocks, which Keras numbers across stages."""
     return [f"blocks/{stage}/{i}" for stage, depth in enumerate(depths) for i in range(depth)]
 
 
@@ -78,7 +78,7 @@ MOBILENET_V3 = Table(
         "mobilenetv3_small_minimalistic": Entry("tf_mobilenetv3_small_minimal_100", (_SMALL, ())),
     },
     kinds=((r"_depthwise$", "depthwise_conv2d"),),
-    # `expanded_conv_1/expand/BatchNorm`, `Conv_1`, `Logits`
+    # Such as `expanded_conv_1/expand/BatchNorm`, `Conv_1`, `Logits`.
     synonyms=((r"/BatchNorm$", "_bn"), (r"/", "_"), (r"[A-Z]", lambda match: match[0].lower())),
     head=("conv_2",),
 )

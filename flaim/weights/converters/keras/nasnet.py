@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flaim.weights.converters.keras._table import Entry, Table
 
-# A cell's separable convolutions in the order of `model.layers`, as rows that belong together, by Keras' names.
+# Keras' names of a cell's separable convolutions in the order of `model.layers`, grouped by their place in it.
 _SEPARABLE = {
     "normal": (("left1", "right1", "left2", "right2", "left5"),),
     "reduction": (("left1", "right1"), ("right2",), ("right3", "left4")),
@@ -32,7 +32,7 @@ def _separable(cell: str, branches: tuple[str, ...], i: int, block: str, path: s
 
 
 def _cell(cell: str, block: str, path: str, previous: str) -> Iterator[tuple[str, str]]:
-    """The layers of a cell; `previous` says what becomes of the output before the last: "", "reduce", "project"."""
+    """The layers of a cell; `previous` is the layer for the output of the cell before last: "", "reduce", "project"."""
     own = [(f"{cell}_conv_1_{block}", f"{path}/conv_1x1/conv"), (f"{cell}_bn_1_{block}", f"{path}/conv_1x1/bn")]
     if previous == "":
         yield from own
@@ -65,7 +65,7 @@ def _names(depth: int) -> Iterator[tuple[str, str]]:
             yield from _cell("reduction", f"reduce_{stage * depth}", f"reduction_cell_{stage - 1}", "project")
         for i in range(depth):
             cell, shape = stage * depth + i, "reduce" if i == 0 else "project"
-            # Keras leaves out a number for the first reduction cell alone.
+            # Keras skips a number only for the first reduction cell.
             yield from _cell("normal", f"{cell + (stage > 0)}", f"cell_{cell}", shape)
     yield "predictions", "last_linear"
 

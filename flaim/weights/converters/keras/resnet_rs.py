@@ -1,4 +1,4 @@
-"""Keras' ResNet-RS, of TensorFlow's Keras. All but the names is as in timm's, the normalisation of images included."""
+"""Keras' ResNet-RS, from TensorFlow's Keras. Only the names differ from timm's; the image normalisation is the same."""
 
 from collections.abc import Iterator
 
@@ -66,5 +66,5 @@ TABLE = Table(
             (420, (4, 44, 87, 4), 320),
         )
     },
-    synonyms=((r"stem_\d+_", "stem_1_"),),  # Keras counts the stems of a session
+    synonyms=((r"stem_\d+_", "stem_1_"),),  # Keras numbers the stems of a session
 )

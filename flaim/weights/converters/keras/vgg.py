@@ -6,7 +6,7 @@ from flaim.weights.converters.keras._table import Entry, Flattened, Table
 
 
 def _names(depths: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    position = 0  # flaim counts the activations and poolings between the convolutions
+    position = 0  # flaim also numbers the activations and poolings between the convolutions
     for stage, depth in enumerate(depths, 1):
         for i in range(1, depth + 1):
             yield f"block{stage}_conv{i}", f"features/{position}"

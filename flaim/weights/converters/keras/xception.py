@@ -1,10 +1,10 @@
-"""Keras' Xception. The layers of its shortcuts have made-up names."""
+"""Keras' Xception. The layers of its shortcuts have generated names."""
 
 from collections.abc import Iterator
 
 from flaim.weights.converters.keras._table import Entry, Table
 
-# Names of the shortcuts' layers by the number of their block in Keras, which counts the stem as the first.
+# Suffixes of the shortcuts' names by the number of the block in Keras, which counts the stem as the first.
 _SHORTCUTS = {2: "", 3: "_1", 4: "_2", 13: "_3"}
 
 

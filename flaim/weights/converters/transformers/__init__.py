@@ -22,26 +22,26 @@ __all__ = ["TRANSFORMERS"]
 _CLASSIFIER = re.compile(r"^(cls_classifier|classifier|classifier\.1|visual_projection)\.weight$")
 _GENERIC_LABEL = re.compile(r"^LABEL_\d+$")
 
-# In the names of each of the models; other libraries' have nothing like it.
+# Each of the models has such a name; those of other libraries do not.
 _MARKER = re.compile(
     r"(^|[./])(embeddings[./]patch_embeddings?|embedder[./]embedder|conv_stem[./]first_conv|encoder[./]top_conv)[./]"
 )
 
 
 def recognises(tensors: Tensors, documents: Documents) -> bool:
-    """Whether the checkpoint's `config.json` is of transformers, or, where it has none, its tensors' names are."""
+    """Whether `config.json`, or the tensors' names if there is none, are transformers'."""
     if (config := documents.get("config.json")) is None:
         return any(map(_MARKER.search, tensors))
     return isinstance(config.get("model_type"), str) and "architecture" not in config
 
 
 def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointInfo:
-    """What the JSON files of the checkpoint at `where` say; without them, nothing is known of its model.
+    """The description in the JSON files of the checkpoint at `where`; without them, the model is unknown.
 
     Raises:
-        CheckpointError: flaim has no such model, or its model lacks options that this one needs; they are listed.
+        CheckpointError: flaim has no such model, or its model lacks options; the message lists them.
     """
-    if "config.json" not in documents:  # names do not tell how many heads there are, and much else
+    if "config.json" not in documents:  # the names do not give the number of heads and other options
         return CheckpointInfo(n_classes=None)
     data = documents["config.json"]
     model_type = data["model_type"]
@@ -52,7 +52,7 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
         )
     known, names = MODEL_TYPES[model_type], plain(tensors)
     config = data
-    if "vision_config" in data or "vision_config_dict" in data:  # a whole CLIP or SigLIP, of which this is one half
+    if "vision_config" in data or "vision_config_dict" in data:  # a whole CLIP or SigLIP with both towers
         config = {**(data.get("vision_config") or {}), **(data.get("vision_config_dict") or {})}
     options, size, refused = options_of(known, config, names)
     if refused:
@@ -61,7 +61,7 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
         )
     classifier = next((name for name in names if _CLASSIFIER.search(name)), None)
     n_classes = -1 if classifier is None else names[classifier].shape[0]
-    # transformers 5 nests an image processor that is part of a greater one.
+    # transformers 5 nests the image processor of a multimodal model in a larger processor.
     processor = documents.get("preprocessor_config.json") or documents.get("processor_config.json", {}).get(
         "image_processor"
     )

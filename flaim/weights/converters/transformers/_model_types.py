@@ -1,4 +1,4 @@
-"""The types of transformers' image models: a table."""
+"""A table of transformers' model types for images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,18 +11,18 @@ from flaim.weights.info import NORMALISATIONS, size_of
 
 @dataclass(frozen=True)
 class ModelType:
-    """A model type of transformers (`model_type` in its `config.json`) and what it is here.
+    """A model type of transformers (`model_type` in `config.json`), and how it maps to flaim's models.
 
     Attributes:
         family: flaim's family.
-        variants: A pattern; the nearest architecture whose name it matches gives the model its name.
+        variants: A pattern; the model is named after the nearest architecture whose name matches.
         defaults: transformers' options with their default values.
-        same: Options of our model function that take the value of one of transformers' options, by that option's name.
+        same: For options of our model function, the option of transformers with the same value.
         fixed: transformers' options that our model function does not have: only the default value is accepted.
         more: The remaining options of our model function, from the configuration.
         processor: Default settings of the image processor. With `square`, a size of one number is that of both sides;
             otherwise it is that of the shorter side.
-        any_size: The same variables serve images of any size.
+        any_size: The same variables work for images of any size.
     """
 
     family: str
@@ -38,7 +38,7 @@ class ModelType:
 def options_of(
     model_type: ModelType, config: Mapping[str, Any], tensors: Mapping[str, Any]
 ) -> tuple[Json, tuple[int, int], list[str]]:
-    """Options of our model function as JSON has them, the images' size, and the options that flaim does not have."""
+    """Options of our model function as JSON, the image size, and the options that flaim does not have."""
     c = HFConfig(
         {**model_type.defaults, **{option: value for option, value in config.items() if value is not None}}, tensors
     )

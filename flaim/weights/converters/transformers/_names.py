@@ -1,7 +1,7 @@
-"""Hugging Face transformers' names for tensors, and how they come to be timm's.
+"""Convert Hugging Face transformers' names of tensors to timm's.
 
-The names are those of its PyTorch models. Its Flax models, which it gave up in version 5, have the same modules; what
-Flax calls a module's arrays, and how it lays them out, is one rule.
+The rules are for names of its PyTorch models. Its Flax models, which version 5 dropped, have the same modules; one
+function converts the names and layouts of their arrays.
 """
 
 import re
@@ -20,7 +20,7 @@ from flaim.weights.converters.timm import by_path
 from flaim.weights.formats import LazyArray
 from flaim.weights.info import CheckpointInfo
 
-# How many blocks each stage has.
+# Number of blocks in each stage.
 MOBILENET_V2_DEPTHS = (1, 2, 3, 4, 3, 3, 1)
 
 _PREFIX = re.compile(
@@ -42,7 +42,7 @@ _NORMED = ((r"\.convolution\.", ".conv."), (r"\.normalization\.", ".bn."))
 
 
 def _flat_index(match: re.Match, depths: Sequence[int], first: int = 0) -> str:
-    """A block's stage and its place there, of its place among all."""
+    """Convert a block's index in the model to its stage and its index there."""
     stage, index = first, int(match[1])
     while stage < len(depths) - 1 and index >= depths[stage]:
         index, stage = index - depths[stage], stage + 1
@@ -51,7 +51,7 @@ def _flat_index(match: re.Match, depths: Sequence[int], first: int = 0) -> str:
 
 def _finish_vit(tensors: dict[str, Any]) -> dict[str, Any]:
     if "reg_token" in tensors and tensors["reg_token"].shape[1] and "dist_token" not in tensors:
-        # The class token's position goes into the token: registers have none.
+        # Registers have no positions here, so add the class token's position to the token.
         position = np.asarray(tensors["pos_embed"])
         tensors["cls_token"] = np.asarray(tensors["cls_token"]) + position[:, :1]
         tensors["pos_embed"] = position[:, 1:]
@@ -63,7 +63,7 @@ def _finish_vit(tensors: dict[str, Any]) -> dict[str, Any]:
 def _finish_clip(tensors: dict[str, Any]) -> dict[str, Any]:
     tensors["pos_embed"] = np.asarray(tensors["pos_embed"])[None]
     classifier = tensors.pop("classifier.weight", None)
-    if classifier is not None:  # it sees tokens, not what CLIP or SigLIP pool them to
+    if classifier is not None:  # its input is the mean of the tokens, not CLIP's or SigLIP's pooling
         unused = "attn_pool." if "cls_token" not in tensors else "norm."
         tensors = {name: value for name, value in tensors.items() if not name.startswith(unused)}
         tensors |= {"head.weight": classifier, "head.bias": tensors.pop("classifier.bias")}
@@ -85,7 +85,7 @@ _JOINED = {
 
 
 def _join(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Layers that transformers keeps apart, side by side in one."""
+    """Concatenate layers that are separate in transformers and one layer in flaim."""
     joined = {}
     for whole, (first, *others) in _JOINED.items():
         for name in [name for name in tensors if re.search(rf"\.{re.escape(first)}\.\w+$", name)]:
@@ -101,7 +101,7 @@ def _concatenated(parts: Sequence[Any]) -> LazyArray:
 
 
 def _finish_efficientnet(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Blocks that do not expand have a layer less, so their numbers are others."""
+    """Blocks without expansion have one layer less, so their layers have other numbers."""
     expanding = {name.rpartition(".conv_pw.")[0] for name in tensors if ".conv_pw." in name}
     rules = ((r"\.bn2\.", ".bn1."), (r"\.bn3\.", ".bn2."), (r"\.conv_pwl\.", ".conv_pw."))
 
@@ -227,7 +227,7 @@ _MOBILENET_RULES = (
 
 
 def _forms(info: CheckpointInfo) -> tuple[OlderNames, ...]:
-    """The forms that a family's checkpoints may have; EfficientNet numbers its blocks through, whatever its depths."""
+    """The naming schemes of a family's checkpoints; EfficientNet numbers its blocks across stages."""
     if info.family != "efficientnet":
         return _FORMS[info.family]
     options = options_from(info.overrides, info.family)
@@ -264,7 +264,7 @@ def renamed(tensors: Tensors, info: CheckpointInfo) -> dict[str, Any]:
     return form.finish(tensors) if form.finish else tensors
 
 
-# Flax: modules have the same names, arrays others; and axes the opposite order.
+# Flax: modules have the same names; arrays have other names, and their axes another order.
 
 _FLAX_NAMES = {
     "kernel": "weight",
@@ -277,7 +277,7 @@ _FLAX_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 def plain(tensors: Tensors) -> dict[str, Any]:
-    """The tensors as the PyTorch model has them, without what the whole model calls the part that they are of."""
+    """The tensors with PyTorch's names and layouts, without the prefix for the base model."""
     torch = (_from_flax(name, value) if "/" in name else (name, value) for name, value in tensors.items())
     return {_PREFIX.sub("", name): value for name, value in torch}
 

@@ -1,4 +1,4 @@
-"""What the configurations of transformers' models say, as options of flaim's families where it is more than a name."""
+"""Convert transformers' configurations to options of flaim's families, where renaming is not enough."""
 
 import inspect
 import itertools
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class HFConfig(dict):
-    """A configuration of transformers, defaults filled in.
+    """A configuration of transformers, with defaults filled in.
 
     Attributes:
         tensors: The checkpoint's tensors, by the names of the PyTorch model.
@@ -77,12 +77,12 @@ def _transformer(c: HFConfig) -> Json:
 
 
 def vit(c: HFConfig) -> Json:
-    """ViT and DeiT: what their pooler and their distillation token are."""
+    """ViT and DeiT, with their pooler and distillation token."""
     options = _transformer(c)
     if "pooler.dense.weight" in c.tensors:
         c.require("pooler_act", c["pooler_act"] == "tanh")
         options["pooler"] = c.tensors["pooler.dense.weight"].shape[0]
-    # Without a classifier of its own, a distillation token is one more register.
+    # A distillation token without its own classifier is one more register.
     distilled = "distillation_classifier.weight" in c.tensors
     registers = 0 if distilled else int("embeddings.distillation_token" in c.tensors)
     return options | {"distilled": distilled, "num_registers": registers}
@@ -145,7 +145,7 @@ def _stack(block: str, depth: int, features: int, options: Json, **first: Any) -
 
 
 def efficientnet(c: HFConfig) -> Json:
-    """EfficientNet: its stages, and its padding, which is TensorFlow's for some sizes of images alone."""
+    """EfficientNet: its stages, and its padding, which is TensorFlow's only for some image sizes."""
 
     def width(channels: int) -> int:
         return core.round_features(channels * c["width_coefficient"], c["depth_divisor"])
@@ -153,7 +153,7 @@ def efficientnet(c: HFConfig) -> Json:
     columns = ("kernel_sizes", "in_channels", "out_channels", "strides", "expand_ratios", "num_block_repeats")
     rows = list(zip(*(c[column] for column in columns), strict=True))
     depths = [math.ceil(row[-1] * c["depth_coefficient"]) for row in rows]
-    # Strided convolutions pad as these say, whatever the map's size; TensorFlow's "same" goes by the size.
+    # The padding of strided convolutions is fixed here; TensorFlow's "same" depends on the map's size.
     symmetric = [start in c["depthwise_padding"] for start in itertools.accumulate(depths, initial=0)]
     strided = [False, *(s for s, row in zip(symmetric, rows) if row[3] == 2)]
     same = all(_is_same(strided, side) for side in size_of(c["image_size"]))
@@ -188,7 +188,7 @@ def _padding(kernel_size: int, symmetric: bool) -> list[list[int]]:
 
 
 def _is_same(strided: Sequence[bool], side: int) -> bool:
-    """Whether "same" pads symmetrically where `strided` says so, which is where a map's side is odd."""
+    """Whether "same", which is symmetric if a map's side is odd, pads each strided convolution as `strided` says."""
     for symmetric in strided:
         if symmetric != bool(side % 2):
             return False

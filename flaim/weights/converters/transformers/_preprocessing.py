@@ -8,17 +8,17 @@ _PIL = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 
 def preprocessing_of(defaults: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `Preprocessing` from a `preprocessor_config.json` and what its class does where that says nothing."""
+    """Fields of `Preprocessing` from a `preprocessor_config.json` and the defaults of its class."""
     config = {name: value for name, value in processor.items() if value is not None}
     p = {**defaults, **config}
-    if "size" in config and "crop_pct" not in config:  # the file is of a class that does not know it
+    if "size" in config and "crop_pct" not in config:  # the file's class does not have this option
         p.pop("crop_pct", None)
     mean, std = p["image_mean"], p["image_std"]
     if not p.get("do_normalize", True):
         mean, std = (0.0,) * len(mean), (1.0,) * len(std)
     scale = 255 * (p.get("rescale_factor", 1 / 255) if p.get("do_rescale", True) else 1.0)
     offset = 1.0 if p.get("rescale_offset") else 0.0
-    if p.get("include_top"):  # EfficientNet's divides by the deviation twice
+    if p.get("include_top"):  # EfficientNet's processor divides by the deviation twice
         std = [value * value for value in std]
     fields: dict[str, Any] = {
         "mean": tuple((value + offset) / scale for value in mean),
@@ -40,7 +40,7 @@ def preprocessing_of(defaults: Mapping[str, Any], processor: Mapping[str, Any]) 
 
 
 def _edge(size: Any) -> int | None:
-    """The one number that a size of transformers' may be given as."""
+    """The value of transformers' size if it is one number, otherwise None."""
     return size if isinstance(size, int) else size.get("shortest_edge")
 
 
@@ -51,6 +51,6 @@ def _sides(size: Any) -> tuple[int, int]:
 
 
 def _fraction(crop: int, resized: int) -> float:
-    """The part of `resized` that `crop` is, of which `floor(crop / part)` makes `resized` again."""
+    """`part = crop / resized`, rounded so that `floor(crop / part)` gives `resized` again."""
     part = crop / resized
     return part if math.floor(crop / part) == resized else math.nextafter(part, 0.0)
