@@ -20,7 +20,7 @@ from tests.oracle import relative_error
 from tests.weights.converters import keras_oracle as oracle
 from tools.make_keras_structure import MODELS
 
-# The modules for `preprocess_input`, by how names start; `keras.applications` has others than the names say.
+# The module of `keras.applications` by prefix of the model's name, if it is not the name itself.
 MODULES = {
     "densenet": "densenet",
     "resnet": "resnet",
