@@ -1,7 +1,6 @@
-"""What is timed: for each contender, a function of no arguments that runs one step and waits for its result.
+"""What is timed: for each contender, a function without arguments that runs one step and waits for its result.
 
-A contender is `library` or `library:mode`. All take random images of the model's own size, and random
-weights.
+A contender is `library` or `library:mode`. All take random images of the model's own size, and random weights.
 """
 
 import time
@@ -23,7 +22,7 @@ LEARNING_RATE = 1e-3
 
 
 def make(contender: str, model: str, task: str, batch: int, dtype: str = "float32") -> tuple[Step, dict]:
-    """The step to time, and what making it cost: `load_s`, seconds to a model with its weights.
+    """The step to time, and the cost of making it: `load_s`, the seconds to make the model with its weights.
 
     Args:
         contender: One of `FLAIM`, `TIMM`, or `"keras"`.

@@ -1,4 +1,4 @@
-"""Runs contenders side by side in turns, and tells what came out."""
+"""Runs contenders in turns, and reports the results."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass
 class Result:
-    """What one contender took for one model and task; times in seconds, memory in MB."""
+    """Measurements of one contender on one model and task; times in seconds, memory in MB."""
 
     contender: str
     model: str
@@ -70,7 +70,7 @@ class _Worker:
 def measure(
     contenders: list[str], model: str, task: str, batch: int, dtype: str = "float32", seconds: float = 3.0
 ) -> list[Result]:
-    """Time every contender on one model, in turns of about `seconds / 5` each, until each had about `seconds`."""
+    """Time every contender on one model, in turns of about `seconds / 5`, about `seconds` for each contender."""
     workers = [_Worker(contender, model, task, batch, dtype) for contender in contenders]
     for worker in workers:
         worker.run(2)
@@ -102,7 +102,7 @@ def run_panel(
 ) -> dict[str, list[Result]]:
     """`measure` for every model of `panel` (model: contenders), with a progress bar.
 
-    After each model its figures join `report`, which is written to `output`, a JSON file.
+    After each model, its figures are added to `report`, which is written to the JSON file `output`.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     results = {}
@@ -149,7 +149,7 @@ def table(results: dict[str, list[Result]], title: str, limits: dict[str, float]
 
 
 def matmul_rate(size: int = 2048, repeats: int = 15) -> float:
-    """Floating-point operations a second of a float32 matrix product of this side, the better of jax and torch."""
+    """Floating-point operations per second of a float32 matrix product, the better of jax and torch."""
     code = (
         "import sys, time, statistics, {0} as np\n"
         "{1}\n"
@@ -171,7 +171,7 @@ def matmul_rate(size: int = 2048, repeats: int = 15) -> float:
 
 
 def operations(model: str, batch: int, task: str) -> int:
-    """Floating-point operations of matrix products and convolutions in a forward pass, or three times that to train."""
+    """Floating-point operations of matrix products and convolutions: a forward pass, times three for training."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -186,7 +186,7 @@ def operations(model: str, batch: int, task: str) -> int:
 
 
 def plot(report: dict, path: Path) -> None:
-    """Bars, a panel for each task: each contender's time over that of timm's best mode, model by model."""
+    """Bar chart with a panel for each task: each contender's time over that of timm's best mode, for each model."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -220,7 +220,7 @@ def plot(report: dict, path: Path) -> None:
 
 
 def machine() -> dict:
-    """What the figures were measured on."""
+    """The hardware and versions behind the figures."""
     from importlib.metadata import version
 
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()

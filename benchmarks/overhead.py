@@ -1,6 +1,6 @@
-"""`python -m benchmarks.overhead`: what a call of each adapter's model costs beyond a jitted pure function.
+"""`python -m benchmarks.overhead`: what a call of each adapter's model costs on top of a jitted pure function.
 
-One image of 32x32 pixels, so that the model itself takes little; the contenders take turns within one process. Prints
+One image of 32x32 pixels, so that the model itself takes little time; the contenders take turns in one process. Prints
 a table of milliseconds.
 """
 
@@ -41,7 +41,7 @@ def _eqx_partition(adapter, model, variables):
     return lambda x: call(arrays, x)
 
 
-# By name: the adapter, and what makes the call of a model and its variables.
+# By name: the adapter, and the function that makes the call from a model and its variables.
 CALLS = {
     **{name: (name, make) for name, make in ADAPTER_CALLS.items()},
     "nnx, split once": ("nnx", _nnx_split),

@@ -1,7 +1,7 @@
-"""One contender in a process of its own: makes its step, then runs it when told to.
+"""One contender in its own process: makes its step, then runs it on request.
 
-`python -m benchmarks.worker CONTENDER MODEL TASK BATCH DTYPE`, driven through standard input: each line is a number of
-steps to time; each answer a line of JSON. Processes take turns, so no two contenders compete for the cores.
+`python -m benchmarks.worker CONTENDER MODEL TASK BATCH DTYPE` reads standard input: each line is a number of steps to
+time, and each answer is a line of JSON. Processes take turns, so no two contenders compete for the cores.
 """
 
 import json

@@ -25,7 +25,7 @@ __all__ = [
     "weights",
 ]
 
-# Frameworks, and jax itself, are imported when they are first asked for.
+# Frameworks, and jax itself, are imported on first use.
 _LAZY = {"get_model": "flaim.adapters.linen", "list_models": "flaim.weights"}
 
 

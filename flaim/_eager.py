@@ -1,4 +1,4 @@
-"""How a model is run: in microbatches, and compiled, once for all calls of a kind, where nobody else compiles it."""
+"""How a model runs: in microbatches, and compiled if the caller is not under `jax.jit`."""
 
 import functools
 from collections import OrderedDict
@@ -15,12 +15,12 @@ from flaim_core.microbatch import apply_in_microbatches, inference_microbatches
 if TYPE_CHECKING:
     from flaim.model import Model
 
-# Programs that are kept: models times modes. Each holds its compiled forms, one for every shape it was called with.
+# Number of jitted functions kept, one per model and mode; each holds a compiled program per shape of its inputs.
 _KEPT = 64
 
 
 class Mode(NamedTuple):
-    """What of a call is not an array."""
+    """The arguments of a call that are not arrays."""
 
     training: bool
     use_running_average: bool
@@ -29,7 +29,7 @@ class Mode(NamedTuple):
 
     @property
     def updates_statistics(self) -> bool:
-        """Whether batch norm has new running statistics."""
+        """Whether batch norm updates its running statistics."""
         return not self.use_running_average
 
 
@@ -41,7 +41,7 @@ def run(
     mode: Mode,
     modules: Mapping[str, Callable] | None,
 ) -> core.Output:
-    """Run `model`; an eager call is compiled, unless what takes part may have effects or jit is disabled."""
+    """Run `model`; an eager call is compiled, unless jit is off or `modules` or patched operations may have effects."""
     eager = not is_under_jit(*jax.tree.leaves((variables, x, rng)))
     with_effects = modules or lax_is_patched()
     if not eager or with_effects or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def _compiled(model: "Model", mode: Mode) -> Callable:
     def call(variables: Mapping, x: Any, rng: PRNGKeyArray | None) -> core.Output:
         output = _trace(model, variables, x, rng, mode, None)
         stats = output.batch_stats if mode.updates_statistics else {}
-        return core.Output(output.value, stats, OrderedDict(output.intermediates))  # which keeps its order
+        return core.Output(output.value, stats, OrderedDict(output.intermediates))  # jit sorts a plain dict
 
     call.__name__ = model.name
     return jax.jit(call)

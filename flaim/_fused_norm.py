@@ -1,4 +1,4 @@
-"""Which batch norms of a model can be folded into the layer before them, and what remains of one that is."""
+"""Which batch norms of a model can be folded into the layer before them, and what remains of a folded one."""
 
 import inspect
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _EPS = inspect.signature(_BATCH_NORM).parameters["eps"].default
 
 
 class FusedNorm(NamedTuple):
-    """The layer before a batch norm, whose output goes nowhere else, and the norm's epsilon."""
+    """The layer whose output only a batch norm reads, and the norm's epsilon."""
 
     layer: str
     eps: float
@@ -34,5 +34,5 @@ def fusible_norms(fn: Callable, images: jax.ShapeDtypeStruct) -> dict[str, Fused
 
 
 def fused_batch_norm(scope: Scope, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-    """What remains of a batch norm that is folded: its bias."""
+    """What remains of a folded batch norm: its bias."""
     return x + ops.per_channel(scope.param("bias", (x.shape[-1],), initializers.zeros), x)

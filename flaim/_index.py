@@ -1,4 +1,4 @@
-"""Which family has an architecture, from the generated `models/index.json`: no family is imported to look up a name."""
+"""Finds the family of an architecture in the generated `models/index.json`, without importing any family."""
 
 import difflib
 import functools
@@ -9,7 +9,7 @@ from importlib import resources
 
 @functools.cache
 def _families() -> dict[str, dict[str, dict[str, int]]]:
-    """Each family's architectures, with what the index says of them."""
+    """Each family's architectures with their index entries."""
     return json.loads(resources.files("flaim.models").joinpath("index.json").read_text(encoding="utf-8"))
 
 
@@ -40,7 +40,7 @@ def is_architecture(name: str) -> bool:
 
 
 def family_of(architecture: str) -> str:
-    """Name of the family that has `architecture`; a `LookupError` names the nearest ones where there is none."""
+    """Name of the family that has `architecture`; if none has, a `LookupError` names similar architectures."""
     if architecture not in _architectures():
         nearest = difflib.get_close_matches(architecture, _architectures(), n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""

@@ -1,4 +1,4 @@
-"""Names that a package imports when they are first asked for."""
+"""Names that a package imports on first use."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package whose public names are `names`, each with the module that has it.
 
-    A name whose module is the package itself is a submodule of it.
+    A name with the package itself as its module is a submodule.
     """
 
     def getattr_(name: str) -> Any:

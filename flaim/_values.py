@@ -1,4 +1,4 @@
-"""Configurations as values: they compare, hash, copy and pickle by what they say."""
+"""Configurations as values: they compare, hash, copy and pickle by their content."""
 
 import functools
 import importlib
@@ -14,7 +14,7 @@ _HOMES = (jax.nn, jnp, jax.lax)
 
 @dataclass(frozen=True)
 class Named:
-    """A function of JAX's by its public name; the functions themselves, wrapped by a transformation, do not pickle."""
+    """A JAX function by its public name; functions that JAX has wrapped in a transformation do not pickle."""
 
     module: str
     name: str
@@ -40,11 +40,11 @@ class Bound(functools.partial):
         return (self.func, self.args, self.keywords) == (other.func, other.args, other.keywords)
 
     def __hash__(self) -> int:
-        return hash((self.func, len(self.args), frozenset(self.keywords)))  # values need not be hashable
+        return hash((self.func, len(self.args), frozenset(self.keywords)))  # the values may be unhashable
 
 
 def as_value(option: Any) -> Any:
-    """`option` with sequences as tuples, partial functions as `Bound`, JAX's own as `Named`, all the way down."""
+    """`option` with sequences as tuples, partial functions as `Bound` and JAX functions as `Named`, recursively."""
     if isinstance(option, list | tuple):
         return tuple(map(as_value, option))
     if isinstance(option, functools.partial):

@@ -12,7 +12,7 @@ __all__ = ["count_multiply_adds", "count_parameters"]
 
 
 def count_parameters(model: Model) -> int:
-    """Numbers that are trained; running statistics are not."""
+    """Number of trained values, without running statistics."""
     return sum(math.prod(leaf.shape) for leaf in core.flatten(model.spec()["params"]).values())
 
 

@@ -12,9 +12,9 @@ __all__ = ["fuse"]
 
 
 def fuse(model: Model, variables: Mapping) -> tuple[Model, dict]:
-    """The model and its variables with batch norms folded into the layers before them: the same outputs, less to do.
+    """The model and its variables with batch norms folded into the layers before them: the same outputs, less work.
 
-    A layer's kernel takes in the norm's scale and deviation; of the norm a `bias` remains at its path. Norms
+    The layer's kernel is multiplied by the norm's scale over its deviation; a `bias` remains at the norm's path. Norms
     that follow no such layer stay as they are. The result is for inference; every adapter's `wrap` takes it.
     """
     flat = core.flatten(variables)

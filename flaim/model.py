@@ -103,12 +103,12 @@ class Model:
     ) -> core.Output:
         """Run the model on images `(batch, height, width, channels)`; `flaim_core.apply` has the options.
 
-        A call on arrays, outside of `jax.jit`, compiles itself: once for each model, mode and shape.
+        Outside of `jax.jit`, a call compiles the model: once for each model, mode and shape.
 
         Raises:
-            ValueError: The images' rank, dtype or number of channels is wrong, or they are too small; no image is
-                there to train with.
-            LeafError: The variables do not fit the model, or the model the images' size; all leaves are listed.
+            ValueError: The images' rank, dtype or number of channels is wrong, they are too small, or a training batch
+                has no images.
+            LeafError: The variables do not fit the model or the images' size; all leaves are listed.
         """
         expected = f"(batch, {self.input_size[0]}, {self.input_size[1]}, {self.in_channels})"
         if x.ndim != 4:
@@ -139,7 +139,7 @@ class Model:
             ) from error
 
     def _nothing(self, variables: Mapping, x: Array | np.ndarray, *, training: bool, **options: Any) -> core.Output:
-        """What comes of a batch of no images: that of one image, cut off. Nothing of it is computed under jit."""
+        """The output for an empty batch: one image's output, sliced to length 0. Under jit nothing is computed."""
         if training:
             raise ValueError(f"{self.name}: a batch of no images has no statistics to train with")
         one = self.apply(variables, jnp.zeros((1, *x.shape[1:]), x.dtype), **options)

@@ -1,4 +1,4 @@
-"""From an architecture's name to its family and its model; only the family that is asked for is imported."""
+"""Finds a family or builds a model by its name; only the family that is needed is imported."""
 
 import functools
 import importlib
@@ -51,7 +51,7 @@ def build(
     in_channels: int = 3,
     **overrides: Any,
 ) -> Model:
-    """The variant `name` of a family, which need not be in the index; as `create` otherwise."""
+    """As `create`, for the variant `name` of a family that doesn't have to be in the index."""
     config = dict(family.variants[name])
     default_size, default_classes = config.pop("input_size", 224), config.pop("n_classes", 1000)
     fields = {k: overrides.pop(k) for k in ("dtype", "remat", "scan", "fused") if k in overrides}

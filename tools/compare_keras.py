@@ -2,7 +2,7 @@
 
 Names are those of `tools/make_keras_structure.py`. Every weight is randomised, saved by Keras in a file, and loaded
 from it; printed is the largest difference of the logits over the largest logit. It takes minutes for the large models,
-which is why it is no test: `tests/dialects/test_keras.py` has a small model of every family. Keras has to run on JAX,
+which is why it is no test: `tests/weights/converters/test_keras.py` has a small model of every family. Keras has to run on JAX,
 `KERAS_BACKEND=jax` in the environment.
 """
 
@@ -20,7 +20,7 @@ from tests.oracle import relative_error
 from tests.weights.converters import keras_oracle as oracle
 from tools.make_keras_structure import MODELS
 
-# The modules for `preprocess_input`, by how names start; `keras.applications` has others than the names say.
+# The module of `keras.applications` by prefix of the model's name, if it is not the name itself.
 MODULES = {
     "densenet": "densenet",
     "resnet": "resnet",

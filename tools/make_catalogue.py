@@ -1,7 +1,7 @@
-"""Write flaim/weights/catalogue/timm/<family>.jsonl: every pretrained checkpoint of the timm modules that a family has.
+"""Write flaim/weights/catalogue/timm/<family>.jsonl: every pretrained timm checkpoint of each family.
 
 Run it from the root of the repository when timm's version changes or a family is new, `python -m tools.make_catalogue`,
-after `python -m tools.make_index`, and read the difference before committing it. It needs what the tests need.
+after `python -m tools.make_index`, and review the diff before committing it. It needs the tests' dependencies.
 """
 
 import json
@@ -27,13 +27,13 @@ def side(size: tuple[int, int, int]) -> int | list[int]:
 
 
 def rows(family: str) -> Iterator[dict]:
-    """One row a checkpoint of the family; the default one of an architecture comes first."""
+    """One row per checkpoint of the family; an architecture's default checkpoint comes first."""
     found = registry.family(family)
     modules = found.timm.modules if found.timm else ()
     for architecture, module in sorted(_registry._model_to_module.items()):
         if module not in modules or architecture not in _registry._model_default_cfgs:
             continue
-        # A module may have more than the family. Pruned models keep their rows: asked for, they are not implemented.
+        # A module may have more models than the family. Pruned ones keep their rows, listed as not implemented.
         if architecture.removesuffix("_pruned") not in found.variants:
             continue
         for tag in _registry._model_default_cfgs[architecture].tags:
@@ -62,7 +62,7 @@ def rows(family: str) -> Iterator[dict]:
 
 
 def tables() -> dict[str, str]:
-    """The tables' texts by the names of their files; a family without a checkpoint has none."""
+    """The tables' texts by file name; a family without checkpoints has none."""
     texts = {f"{family}.jsonl": "".join(map(line, rows(family))) for family in registry.families()}
     return {name: text for name, text in texts.items() if text}
 

@@ -1,7 +1,7 @@
 """Write flaim/models/index.json: the architectures of every family, so that a name is found without importing them all.
 
 Run it from the root of the repository when a family or a variant is new or changes: `python -m tools.make_index` writes
-all families' architectures, their parameters and multiply-adds (minutes); with names of families only theirs.
+the architectures of all families, their parameters and multiply-adds (minutes); with names, only those families.
 """
 
 import importlib
@@ -24,13 +24,13 @@ def names() -> dict[str, list[str]]:
 
 
 def facts(family: str, architecture: str) -> dict[str, int]:
-    """What the index says of an architecture: its parameters, and multiply-adds for one image of its own size."""
+    """The index entry of an architecture: its parameters, and multiply-adds for one image of its own size."""
     model = build(importlib.import_module(f"flaim.models.{family}").FAMILY, architecture)
     return {"params": count_parameters(model), "macs": count_multiply_adds(model)}
 
 
 def text(index: dict[str, dict[str, dict[str, int]]]) -> str:
-    """The index, one line an architecture."""
+    """The index, one line per architecture."""
     blocks = []
     for family, architectures in index.items():
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(known)}" for name, known in architectures.items())

@@ -1,8 +1,8 @@
 """Write flaim/weights/catalogue/keras.jsonl: the checkpoints that Keras publishes, where they are, and their hashes.
 
-Run it from the root of the repository, `python -m tools.make_keras_catalogue`, when Keras' version changes, and read
-the difference before committing it. The hashes are read from Keras' sources; those of ResNet-RS, which Keras 3 has
-dropped, are tf-keras 2.21's. Keras publishes none for its first two MobileNets.
+Run it from the root of the repository, `python -m tools.make_keras_catalogue`, when Keras' version changes, and review
+the diff before committing it. The hashes are read from Keras' sources; those of ResNet-RS, which Keras 3 has dropped,
+are from tf-keras 2.21. Keras publishes none for MobileNet V1 and V2.
 """
 
 import ast
@@ -19,10 +19,10 @@ _FOLDER = "tensorflow/keras-applications"
 _PLAIN = "{}_weights_tf_dim_ordering_tf_kernels.h5"
 _ALPHAS = {"0.25": "2_5", "0.50": "5_0", "0.75": "7_5", "1.00": "1_0"}
 
-# The licenses that the weights came under, as Keras' documentation has them, by flaim's family; otherwise apache-2.0.
+# Licenses of the weights in Keras' documentation, by flaim's family; the default is apache-2.0.
 _LICENSES = {"densenet": "bsd-3-clause", "resnetv2": "bsd-3-clause", "vgg": "cc-by-4.0", "xception": "mit"}
 
-# MD5 of ResNet-RS' files, by (layers, side of the images); what Keras takes if nobody says which comes first.
+# MD5 of ResNet-RS' files, by (layers, side of the images); Keras' default for each number of layers comes first.
 _RESNET_RS = {
     (50, 160): "69d9d925319f00a8bdd4af23c04e4102",
     (101, 192): "eb285be29ab42cf4835ff20a5e3b5d23",
@@ -39,7 +39,7 @@ _RESNET_RS = {
 
 
 def hashes(module: str) -> dict[str, str]:
-    """The hashes of the files that a module of `keras.applications` knows, by its names for them."""
+    """The hashes of files in a module of `keras.applications`, by the names used there."""
     spec = importlib.util.find_spec("keras")
     source = Path(spec.submodule_search_locations[0], "src", "applications", f"{module}.py").read_text()
     found = {}
@@ -51,7 +51,7 @@ def hashes(module: str) -> dict[str, str]:
 
 
 def files() -> Iterator[tuple[str, str, str | None, int | None]]:
-    """Keras' name of the model, the file on its server, its hash, and, where it is not the model's own, its size."""
+    """Keras' model name, the file on its server, its hash, and the images' size if it isn't the model's own."""
     for module, models in (
         ("densenet", ("densenet121", "densenet169", "densenet201")),
         ("resnet", ("resnet50", "resnet101", "resnet152", "resnet50v2", "resnet101v2", "resnet152v2")),
@@ -100,7 +100,7 @@ def files() -> Iterator[tuple[str, str, str | None, int | None]]:
 
 
 def rows() -> Iterator[dict]:
-    """One row a checkpoint; the default one of a model comes first."""
+    """One row per checkpoint; a model's default checkpoint comes first."""
     norms = {"tf": "inception", "torch": "imagenet", "built in": "imagenet"}
     for name, file, digest, side in files():
         table = next(table for table in TABLES if name in table.models)

@@ -1,7 +1,7 @@
 """Record the layers and shapes of Keras' models: `python tools/make_keras_structure.py [NAME ...]`.
 
-Writes `tests/data/keras_structure.json`: for each model the number of layers with weights, and a checksum of the lines
-that `keras_oracle.structure` makes of them. With names, only those models are recorded again; `--show NAME` prints a
+Writes `tests/data/keras_structure.json`: for each model the number of layers with weights, and a checksum of their
+lines from `keras_oracle.structure`. With names, only those models are recorded again; `--show NAME` prints a
 model's lines instead.
 """
 
@@ -17,7 +17,7 @@ from tests.weights.converters.keras_oracle import structure
 
 FILE = Path(__file__).parent.parent / "tests" / "data" / "keras_structure.json"
 
-# Keras' models by the name that flaim's tables have for them: the function in `keras.applications` and its options.
+# Keras' models by their name in flaim's tables: the function in `keras.applications` and its options.
 MODELS: dict[str, tuple[str, dict]] = {
     "densenet121": ("DenseNet121", {}),
     "densenet169": ("DenseNet169", {}),

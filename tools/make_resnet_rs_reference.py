@@ -1,19 +1,19 @@
-"""Record what TensorFlow's Keras makes of ResNet-RS, which Keras 3 has dropped.
+"""Record TensorFlow's ResNet-RS as a reference, because Keras 3 has dropped it.
 
 Run it where tensorflow-cpu and tf-keras 2.21 are installed, `python tools/make_resnet_rs_reference.py [MODEL ...]`. It
-needs nothing else of this repository. With names (`shallow`, `50`, `101`, ...) those are recorded anew. It writes
-`tests/data/keras_resnet_rs.json`:
+needs nothing else of this repository. With names (`shallow`, `50`, `101`, ...), only those models are recorded again.
+It writes `tests/data/keras_resnet_rs.json`:
 
-- `"structure"`: of each model, the number of layers with weights and a checksum of their names, classes and shapes, as
-  `tests/keras_oracle.py` has them;
-- `"logits"`: of each model, those of the first classes for the images and weights that the rule below makes;
+- `"structure"`: for each model, the number of layers with weights and a checksum of their names, classes and shapes, in
+  the form of `tests/weights/converters/keras_oracle.py`;
+- `"logits"`: for each model, the logits of the first classes for images and weights drawn as described below;
   `"shallow"` is a model of few layers;
-- `"files"`: for the shallow model, the names in the files that TensorFlow's Keras saves, in the older form and in that
-  of its last versions, and which weight of which layer each holds.
+- `"files"`: for the shallow model, the names in the files that TensorFlow's Keras saves, in the older format and in
+  that of its last versions, and the layer and weight that each name holds.
 
-A weight is drawn by a generator whose seed is the checksum of `layer/weight`: kernels normal with variance 1 / fan-in,
-variances uniform in [0.5, 1.5), gammas normal with mean 1 and deviation 0.2, the rest with mean 0. The images are
-integers from 0 to 255, drawn with seed 0.
+Each weight is drawn by a generator whose seed is the checksum of `layer/weight`: kernels normal with variance
+1 / fan-in, variances uniform in [0.5, 1.5), gammas normal with mean 1 and deviation 0.2, the rest with mean 0. The
+images are integers from 0 to 255, drawn with seed 0.
 """
 
 import json
@@ -24,7 +24,7 @@ import zlib
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # sums in the plain order
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # keeps the default order of sums
 
 import h5py
 import numpy as np
@@ -35,11 +35,11 @@ FILE = Path(__file__).parent.parent / "tests" / "data" / "keras_resnet_rs.json"
 MODELS = ("shallow", "50", "101", "152", "200", "270", "350", "420")
 SHALLOW = [{"input_filters": width, "num_repeats": depth} for width, depth in ((32, 2), (32, 1))]
 KINDS = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization", "Dense": "dense"}
-SIZE, RECORDED = 64, 8  # of the 1,000 logits
+SIZE, RECORDED = 64, 8  # the images' side, and how many of the 1,000 logits are recorded
 
 
 def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The weight called `name`."""
+    """The random weight called `name`."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     role = name.rpartition("/")[2]
     if role == "kernel":
@@ -55,7 +55,7 @@ def role_of(weight) -> str:
 
 
 def model_of(depth: int, **options) -> tf_keras.Model:
-    """A model with its weights as they are drawn."""
+    """A model with Keras' random weights."""
     tf_keras.backend.clear_session()
     options = {"weights": None, "classifier_activation": None, **options}
     resnet_rs.allow_bigger_recursion(5000)
@@ -63,7 +63,7 @@ def model_of(depth: int, **options) -> tf_keras.Model:
 
 
 def fill(model: tf_keras.Model) -> None:
-    """Give the model the weights that the rule draws."""
+    """Set the model's weights to those of `drawn`."""
     for layer in model.layers:
         layer.set_weights([drawn(f"{layer.name}/{role_of(w)}", tuple(w.shape)) for w in layer.weights])
 
@@ -80,7 +80,7 @@ def structure(model: tf_keras.Model) -> list[str]:
 
 
 def names_in(file: Path, model: tf_keras.Model) -> dict[str, str]:
-    """What the datasets in a file hold, by their paths, `"layer/weight"`; the numbers say which is which."""
+    """The weight, `"layer/weight"`, that each dataset in a file holds, by path; the values identify it."""
     known = {}
     for layer in model.layers:
         for weight in layer.weights:

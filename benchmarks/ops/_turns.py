@@ -1,4 +1,4 @@
-"""Ways of computing the same thing, timed in turns."""
+"""Times several ways of computing the same thing, in turns."""
 
 import statistics
 import time
@@ -19,7 +19,7 @@ def array(*shape: int, seed: int = 0) -> jax.Array:
 
 
 def milliseconds(ways: Mapping[str, Callable], *args: Any, seconds: float = 0.5) -> dict[str, float]:
-    """The median time of each way, compiled, in turns of `seconds / 5`, and that they agree."""
+    """The median time of each compiled way, in turns of `seconds / 5`, after a check that all results agree."""
     compiled = {name: jax.jit(way) for name, way in ways.items()}
     results = [jax.block_until_ready(call(*args)) for call in compiled.values()]
     for other in results[1:]:
@@ -37,7 +37,7 @@ def milliseconds(ways: Mapping[str, Callable], *args: Any, seconds: float = 0.5)
 
 
 def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """A table of milliseconds: a row for each case, a column for each way."""
+    """Print a table of milliseconds: a row for each case, a column for each way."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     table = Table(title=f"{title}: median ms", title_justify="left")
     table.add_column("case", no_wrap=True)

@@ -1,4 +1,4 @@
-"""In which order does attention run fastest on this CPU: where do heads stand, and when is the softmax divided?
+"""Which order is fastest for attention on this CPU: where is the axis of heads, and when is the softmax divided?
 
 `python -m benchmarks.ops.attention`
 """
@@ -14,13 +14,13 @@ CASES = {"ViT-B/16": (8, 197, 12, 64), "ViT-S/16": (8, 197, 6, 64), "Swin-T, fir
 
 
 def heads_in_place(query, key, value):
-    """Contracted over heads where they lie, between tokens and width."""
+    """With the axis of heads where it is, between tokens and width."""
     weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key) * query.shape[-1] ** -0.5)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 def heads_in_front(query, key, value):
-    """As batched matrix products; divided by the softmax's sum before the second one."""
+    """As batched matrix products; the softmax is divided by its sum before the second one."""
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     weights = jax.nn.softmax(query @ key.swapaxes(2, 3) * query.shape[-1] ** -0.5)
     return (weights @ value).swapaxes(1, 2)

@@ -1,7 +1,7 @@
-"""What do blocks that are compiled apart, remat and microbatches save on this CPU, in time and in memory?
+"""How much time and memory do separately compiled blocks, remat and microbatches save on this CPU?
 
-For each model: the forward pass and the training step of 8 images, by flaim's lowerings and by public JAX operations
-alone (`flaim_core.lowering("portable")`), and the memory of their intermediate arrays.
+For each model: the forward pass and the training step of 8 images, with flaim's lowerings and with public JAX
+operations only (`flaim_core.lowering("portable")`), and the memory of their intermediate arrays.
 
     python -m benchmarks.ops.blocks resnet50 convnext_tiny vit_small_patch16_224
 """

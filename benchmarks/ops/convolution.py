@@ -1,7 +1,7 @@
 """Which way of computing a convolution, or one of its gradients, is the fastest on this CPU?
 
-Times XLA's convolution, the way that `flaim_core/ops/conv/rules.py` takes, and each other way that could serve, for the
-cases by which the limits in that file were chosen. `python -m benchmarks.ops.convolution`
+Times XLA's convolution, the way that `flaim_core/ops/conv/rules.py` takes, and the other possible ways, for the cases
+from which the limits in that file were chosen. `python -m benchmarks.ops.convolution`
 """
 
 import functools
@@ -87,7 +87,7 @@ def forward(case: Case) -> dict[str, float]:
 
 
 def kernel_gradient(case: Case) -> dict[str, float]:
-    """The gradient for the kernel."""
+    """The kernel gradient."""
     x, kernel = case.arrays
     window, shape = case.window, kernel.shape
     y = array(*jax.eval_shape(functools.partial(xla_convolution, window=window), x, kernel).shape, seed=2)
@@ -109,7 +109,7 @@ def kernel_gradient(case: Case) -> dict[str, float]:
 
 
 def parts_of_groups(case: Case) -> dict[str, float]:
-    """A grouped convolution as dense parts of so many input channels."""
+    """A grouped convolution as dense convolutions of 32, 64 or 128 input channels."""
     x, kernel = case.arrays
     part = functools.partial(xla_convolution, window=case.window._replace(groups=1))
 

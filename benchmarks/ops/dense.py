@@ -1,6 +1,6 @@
 """Which operand of a dense layer's kernel gradient goes first, the narrow or the wide one?
 
-XLA on a CPU transposes the first operand on the way. `python -m benchmarks.ops.dense`
+On a CPU, XLA transposes the first operand. `python -m benchmarks.ops.dense`
 """
 
 from benchmarks.ops._turns import array, milliseconds, show

@@ -1,7 +1,7 @@
-"""One thin adapter a framework: it holds the leaves, calls the pure function, and puts updates back.
+"""One thin adapter per framework: it holds the leaves, calls the pure function, and stores the updates.
 
 `linen`, `nnx`, `eqx` and `haiku` each have `get_model`, `wrap` (from a framework-free model and its variables),
-`to_variables` (the canonical variables back out) and `layers` (each kernel as a module of that framework).
+`to_variables` (back to canonical variables) and `layers` (each kernel as a module of that framework).
 """
 
 import importlib
@@ -16,7 +16,7 @@ __all__ = ["eqx", "haiku", "linen", "nnx"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")  # and, with it, its framework
+    return importlib.import_module(f"{__name__}.{name}")  # this imports the framework too
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What the adapters share: kernels as layers, and errors that speak a framework's language."""
+"""What the adapters share: kernels as layers, and errors in a framework's own terms."""
 
 import contextlib
 import difflib
@@ -17,7 +17,7 @@ from flaim.model import Model
 from flaim_core.lowering import lax_is_patched
 from flaim_core.run import intercept_kernels
 
-# Words of kernels' names that class names do not merely capitalise.
+# Words of kernel names as class names write them; other words are capitalised.
 _WORDS = {"bam": "BAM", "cbam": "CBAM", "glu": "GLU", "mbconv": "MBConv", "mlp": "MLP", "rms": "RMS"}
 
 
@@ -28,7 +28,7 @@ def missing_extra(framework: str, extra: str) -> ImportError:
 
 @contextlib.contextmanager
 def asking_for_key(how: str) -> Iterator[None]:
-    """Let the error of a missing random key say how this framework takes one."""
+    """Context in which the error for a missing random key says how this framework takes one."""
     try:
         yield
     except core.MissingKeyError as error:
@@ -36,16 +36,16 @@ def asking_for_key(how: str) -> Iterator[None]:
 
 
 def inside_nodes(inside: Callable[[tuple[str, ...], Callable], Any]) -> contextlib.AbstractContextManager:
-    """Where products are intercepted, a context in which `inside(path, run)` runs each kernel in its node's module.
+    """A context in which `inside(path, run)` runs each kernel in its node's module, if products are intercepted.
 
-    Quantisation libraries look up which of the current module's parameters a product is with.
+    Quantisation libraries look up which parameter of the current module a product uses.
     """
     return intercept_kernels(inside) if lax_is_patched() else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A kernel with its options and the shapes of its inputs: to a kernel what `Model` is to a model function."""
+    """A kernel with its options and the shapes of its inputs; the counterpart of `Model` for a single kernel."""
 
     fn: Callable
     options: tuple[tuple[str, Any], ...] = ()
@@ -76,7 +76,7 @@ class Layer:
         modules: Mapping[str, Callable] | None = None,
         **arrays: Any,
     ) -> core.Output:
-        """Run the kernel, as `Model.apply`; `arrays` are its other inputs, or options of this call alone."""
+        """Run the kernel, as `Model.apply`; `arrays` are its other inputs, or options for this call only."""
         return core.apply(
             self._call,
             variables,
@@ -100,7 +100,7 @@ class Layer:
 
 
 def with_classes_of(target: Model | Layer, variables: Mapping) -> Model:
-    """The model with as many classes as the classifier in the variables has, which may have been replaced."""
+    """The model with `n_classes` set from the classifier in the variables, which may have been replaced."""
     if not isinstance(target, Model):
         raise TypeError(f"only image models are saved, not layers such as {target.fn.__name__}")
     kernel = core.flatten(variables["params"]).get(f"{target.classifier}/kernel")
@@ -117,7 +117,7 @@ def fitted(target: Model | Layer, x: Any, arrays: Mapping) -> Any:
 
 
 def zero_output(target: Model | Layer, x: Any, **inputs: Any) -> Any:
-    """Zeros in the place of what `target`, fitted to `x`, would put out; nothing is computed."""
+    """Zeros with the shapes of the output of `target`, which is fitted to `x`; nothing is computed."""
     leaves = jax.tree.map(core.shape_struct, target.spec())
     traced = {name: value for name, value in inputs.items() if hasattr(value, "shape")}
     fixed = {name: value for name, value in inputs.items() if name not in traced}
@@ -128,7 +128,7 @@ def zero_output(target: Model | Layer, x: Any, **inputs: Any) -> Any:
 
 
 def parameters(kernel: Callable) -> dict[str, inspect.Parameter]:
-    """What a kernel takes after its scope and its first input; inputs that are arrays in every call left out."""
+    """A kernel's parameters after its scope and first input, without inputs that are always arrays."""
     _, _, *rest = inspect.signature(kernel).parameters.values()
     return {p.name: p for p in rest if not hasattr(p.annotation, "array_type")}
 
@@ -136,7 +136,7 @@ def parameters(kernel: Callable) -> dict[str, inspect.Parameter]:
 def show_options(cls: type, kernel: Callable, *, first: list, last: list, arrays: bool) -> type:
     """`cls`, a layer, with a signature that lists the kernel's options between the parameters `first` and `last`.
 
-    With `arrays` inputs beside the first are among them.
+    With `arrays`, the other inputs are listed too.
     """
     _, _, *rest = inspect.signature(kernel).parameters.values()
     options = [p for p in rest if p.name in parameters(kernel)]
@@ -159,9 +159,9 @@ def parameter(name: str, annotation: Any, *default: Any, keyword: bool = True) -
 
 
 def check_axes(kernel: Callable, name: str, shape: tuple[int, ...], *, samples: bool = False) -> None:
-    """Raise ValueError where an example of the kernel's first input hasn't the axes that the kernel names.
+    """Raise ValueError if an example of the kernel's first input doesn't have the axes that the kernel names.
 
-    With `samples` the example is without the batch's axis.
+    With `samples`, the example has no batch axis.
     """
     _, x, *_ = inspect.signature(kernel).parameters.values()
     axes = getattr(x.annotation, "dim_str", "...").split()
@@ -188,7 +188,7 @@ def make_layer(kernel: Callable, options: Mapping) -> Layer:
 
 
 def shape_of(x: Any, *, batch: bool = False) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of an array, a shape or a width; with a batch axis in front where `batch` asks for one."""
+    """Shape and dtype of an array, a shape or a width; `batch` adds a batch axis in front."""
     if isinstance(x, int):
         x = (x,)
     shape, dtype = (tuple(x), jnp.float32) if isinstance(x, tuple | list) else (x.shape, x.dtype)
@@ -208,7 +208,7 @@ def kernels() -> dict[str, Callable]:
 
 
 def layer_attributes(module: str, make: Callable[[str, Callable], type]) -> tuple[Callable, Callable]:
-    """`__getattr__` and `__dir__` of a module that has a class for each kernel, made when it is first asked for."""
+    """`__getattr__` and `__dir__` of a module with one class per kernel, which is made on first use."""
 
     @functools.cache
     def attribute(name: str) -> type:

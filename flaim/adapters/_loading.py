@@ -1,4 +1,4 @@
-"""`get_model` and `from_pretrained` of every adapter: those of `flaim.pretrained`, with what they load wrapped."""
+"""`get_model` and `from_pretrained` of every adapter: those of `flaim.pretrained`, with the model wrapped."""
 
 import functools
 import inspect
@@ -15,9 +15,9 @@ NormStats = dict[str, tuple[float, ...]]
 def loading(
     load: Callable[P, tuple[Model, dict, NormStats]], wrap: Callable[..., tuple[*Ts]], doc: str
 ) -> Callable[P, tuple[*Ts, NormStats]]:
-    """`load` with the docstring `doc`, whose model and variables go through `wrap`, as a framework's users expect them.
+    """`load` with `wrap` applied to the model and variables that it returns, and with the docstring `doc`.
 
-    Keyword options of `wrap` are options of the result, too.
+    The result also takes the keyword options of `wrap`.
     """
     options = [p for p in inspect.signature(wrap).parameters.values() if p.kind is p.KEYWORD_ONLY]
 

@@ -1,4 +1,4 @@
-"""What runs where in a model: the recorded call of a kernel at each node, which names it and runs it by itself."""
+"""The kernel at each node of a model: its recorded call gives the node its class name and can run by itself."""
 
 import functools
 import inspect
@@ -19,13 +19,13 @@ _DROPPING = {inspect.unwrap(core.dropout), inspect.unwrap(core.drop_path)}
 
 
 class Record:
-    """The calls of kernels that `target` makes, outermost ones by path.
+    """The kernel calls that `target` makes.
 
     Attributes:
-        calls: By path; "" is that of the whole.
-        kinds: Class names of nodes, after their kernels, by path.
+        calls: The outermost call at each path; "" is the path of the whole target.
+        kinds: Class names of nodes, by path; a node is named after its kernel.
         norms: Paths of batch norms.
-        modal: Paths at or below which something runs otherwise in training.
+        modal: Paths where something behaves differently in training, there or below.
     """
 
     def __init__(self, target: Model | Layer):
@@ -33,7 +33,7 @@ class Record:
         inputs = (whole.image(),) if isinstance(whole, Model) else (whole.x, dict(whole.arrays))
         calls = core.calls(whole._call, *inputs)
         self.calls = {call.path: call for call in calls}
-        # A kernel that hands its own input on to another one at the same path is a variety of that.
+        # If a kernel passes its input on to another kernel at the same path, the node is named after the inner one.
         inner = {call.path: call.function for call in reversed(calls) if call.x is self.calls[call.path].x}
         if isinstance(target, Model) and target.fused:
             inner |= dict.fromkeys(target.fusible_norms(), fused_batch_norm)
@@ -47,7 +47,7 @@ class Record:
 
 
 def _is_modal(call: core.Call) -> bool:
-    """Whether a kernel may run otherwise in training, which is taken for granted of those outside flaim_core."""
+    """Whether a kernel may behave differently in training; kernels from outside flaim_core are assumed to."""
     if call.function in _DROPPING:
         return bool({"rate": 0, **dict(zip(["rate"], call.args)), **call.options}["rate"] != 0)
     return call.function is _BATCH_NORM or not call.function.__module__.startswith("flaim_core.")
@@ -60,7 +60,7 @@ def record_of(target: Model | Layer) -> Record:
 
 
 class Site:
-    """The place of a node in a model or a layer, `target`; `names` are those of the leaves and nodes at `path`.
+    """The place of a node in `target`, a model or a layer; `names` are its leaves and child nodes.
 
     Static data of a node, so it hashes and compares quickly.
     """
@@ -89,30 +89,30 @@ class Site:
 
     @property
     def record(self) -> Record:
-        """What runs in `target`."""
+        """The record of `target`."""
         if self._record is None:
             self._record = record_of(self.target)
         return self._record
 
     @property
     def call(self) -> core.Call | None:
-        """The call of the kernel that runs here, None where none does."""
+        """The call of the kernel that runs here, or None."""
         return self.record.calls.get(self.path)
 
     @property
     def is_simple(self) -> bool:
-        """Whether the kernel here, if there is one, takes no arrays that the model computes."""
+        """Whether a kernel runs here whose only array input is `x`."""
         return self.call is not None and not any(map(_is_shape, jax.tree.leaves((self.call.args, self.call.options))))
 
     @property
     def kind(self) -> str:
-        """The class name of a node here: after the kernel, or after the place of a node without one."""
+        """The class name of the node: after its kernel; "List" or "Group" if it has none."""
         numbered = self.names and all(name.isdigit() for name in self.names)
         return self.record.kinds.get(self.path, "List" if numbered else "Group")
 
     @property
     def name(self) -> str:
-        """What to call this place in a message."""
+        """What error messages call this place."""
         return self.path or getattr(self.target, "name", None) or self.kind
 
     @property
@@ -122,15 +122,15 @@ class Site:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names that lead here."""
+        """The path as a tuple of names."""
         return tuple(filter(None, self.path.split("/")))
 
     def join(self, name: str) -> str:
-        """The path of `name` below this one."""
+        """The path of the child `name`."""
         return f"{self.path}/{name}" if self.path else name
 
     def below(self, name: str, names: Any) -> "Site":
-        """The site of a node below this one."""
+        """The site of the child node `name`."""
         site = Site(self.target, self.join(name), frozenset(names))
         site._record = self._record
         return site
@@ -140,7 +140,7 @@ class Site:
         return self if target == self.target else Site(target, self.path, self.names)
 
     def missing(self, name: str) -> str:
-        """The message for a module that was assigned to `name`, where no kernel runs that it could replace."""
+        """The error message for a module assigned to `name`, where it replaces no kernel."""
         message = f"{self.name} has no kernel {name!r} that a module could replace"
         path = self.join(name)
         below = sorted(
@@ -163,9 +163,10 @@ class Site:
         rng: PRNGKeyArray | None = None,
         **options: Any,
     ) -> core.Output:
-        """Run the recorded call on the variables below this place; `options` of `core.apply`, arrays of the kernel's.
+        """Run the recorded call on the variables below this place.
 
-        Paths of `modules` and of intermediates are those below this place, keys and errors those of the whole model.
+        `options` are those of `core.apply` and arrays of the kernel. Paths in `modules` and in the intermediates start
+        at this place; random keys and errors use the paths of the whole model.
         """
         call = self.call
         if call is None:

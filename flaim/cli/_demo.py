@@ -14,7 +14,7 @@ _REPEATS = 5
 
 
 class Result(NamedTuple):
-    """What one framework made of the digits; times in seconds."""
+    """Results of one framework; times in seconds."""
 
     framework: Framework
     logits: Any
@@ -92,7 +92,7 @@ def _run(framework: Framework, forward: Callable, images: Any) -> Result:
 
 
 def _table(results: Sequence[Result], labels: Any):
-    """One row a framework."""
+    """One row per framework."""
     table = table_of("framework", "right", "accuracy", "logits differ by", "compiling", "running")
     for framework, logits, compile_time, seconds in results:
         right = int((logits.argmax(-1) == labels).sum())

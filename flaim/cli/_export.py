@@ -78,7 +78,7 @@ def export(
 
 
 def _write(model, dest, to, params, batch, size, normalise):
-    """The files that were written, and what is said of the model."""
+    """Export the model; returns the files written and the description of the model."""
     if to is Target.onnx:
         _require_onnx()
     from flaim.export import ExportError, describe, save_onnx, save_stablehlo, to_onnx, to_stablehlo

@@ -1,4 +1,4 @@
-"""`flaim info`: what is known of a model."""
+"""`flaim info`: what is known about a model."""
 
 from typing import Annotated, Any
 
@@ -76,7 +76,7 @@ def _preprocessing(config: Any) -> str:
 
 
 def _checkpoints(config: Any) -> list[tuple[str, Any]]:
-    """The catalogue's rows for a model, each with the name that asks for it."""
+    """The catalogue's rows for a model, each with the name to request it by."""
     from flaim.weights import rows
 
     own = [(f"{row.model} {row.params}", row) for row in rows(timm=False) if row.model == config.model]
@@ -89,7 +89,7 @@ def _checkpoints(config: Any) -> list[tuple[str, Any]]:
 
 
 def _accuracy(config: Any) -> str:
-    """What timm measured of a checkpoint, for each image size."""
+    """The accuracy that timm publishes for a checkpoint, at each image size."""
     from flaim.weights.catalogue import accuracies
 
     figures = [f"{found.top1:.2f} % @{found.size} (top-5 {found.top5:.2f} %)" for found in accuracies(config)]

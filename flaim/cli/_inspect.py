@@ -1,4 +1,4 @@
-"""`flaim inspect`: what a file of tensors holds."""
+"""`flaim inspect`: the contents of a checkpoint file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +60,7 @@ def _of_file(file: Path, tensors: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _of_model(source: str, tensors: Mapping[str, Any]) -> dict[str, str]:
-    """What the checkpoint is taken for, or why for nothing."""
+    """The model that the checkpoint belongs to, or why none was found."""
     from flaim.weights import CatalogueError, CheckpointError, model_of, resolve
     from flaim.weights.assign import classes_in
     from flaim.weights.converters.native import has_paths
@@ -83,7 +83,7 @@ def _of_model(source: str, tensors: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _option(value: Any) -> str:
-    """An option of a model; a function by its name and what is bound to it."""
+    """An option of a model as text; a function is shown as its name and bound arguments."""
     if not isinstance(value, Mapping):
         return str(value)
     bound = ", ".join(f"{name}={item}" for name, item in value.items() if name != "function")
@@ -91,7 +91,7 @@ def _option(value: Any) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name as it is safe to print: files may have any characters in them."""
+    """A name in a form that is safe to print; names in files may contain any character."""
     return name if name.isprintable() else repr(name)
 
 

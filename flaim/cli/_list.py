@@ -1,4 +1,4 @@
-"""`flaim list`: the checkpoints there are."""
+"""`flaim list`: the available checkpoints."""
 
 import re
 from enum import Enum
@@ -15,7 +15,7 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
 
 class Sort(Enum):
-    """What the list is sorted by: accuracy from the best, all else from the smallest."""
+    """What the list is sorted by: accuracy in descending order, all else in ascending order."""
 
     MODEL = "model"
     TOP1 = "top1"

@@ -1,4 +1,4 @@
-"""`flaim predict`: what is in some images."""
+"""`flaim predict`: classifies images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +67,7 @@ def predict(
 
 
 def _ranking(probabilities: Any, labels: Sequence[str], top: int):
-    """The likeliest classes, one line each."""
+    """The most probable classes, one line each."""
     from rich.table import Table
     from rich.text import Text
 

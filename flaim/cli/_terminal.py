@@ -1,4 +1,4 @@
-"""Where the commands write, and how they fail."""
+"""Output and errors of the commands."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-# typer has had its own copy of click for some time; its exceptions are public, their common base is not.
+# typer includes its own copy of click. Its exceptions are public, but their common base class isn't.
 _UsageError: Any = typer.BadParameter.__base__
 
 _WIDTH_OF_FILES = 240
@@ -24,7 +24,7 @@ _NUMBERS = {
     "running",
 }
 
-# What several commands ask for.
+# Parameters that several commands share.
 MODEL_HELP = "Name, architecture.tag, hf-hub:organisation/name, or the path of a checkpoint."
 Params = Annotated[
     str | None,
@@ -40,7 +40,7 @@ def pretrained(params: str | None, default: bool = True) -> str | int | bool:
 
 
 def stdout():
-    """The console of what a command puts out; in a pipe or a file no line is folded."""
+    """The console for a command's output; lines are not wrapped in a pipe or a file."""
     from rich.console import Console
 
     folds = sys.stdout.isatty() or "COLUMNS" in os.environ
@@ -48,14 +48,14 @@ def stdout():
 
 
 def stderr():
-    """The console of progress bars and messages."""
+    """The console for progress bars and messages."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
 
 
 def table_of(*columns: str):
-    """An empty table without lines; columns of numbers are set flush right."""
+    """An empty table without lines; columns of numbers are right-aligned."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -65,7 +65,7 @@ def table_of(*columns: str):
 
 
 def report(error: object) -> None:
-    """Say on stderr what went wrong."""
+    """Print an error on stderr."""
     from rich.text import Text
 
     stderr().print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
@@ -83,12 +83,12 @@ def progress():
 class Commands(TyperGroup):
     """Commands that answer expected failures with one message on stderr.
 
-    The exit code is 2 where what the user gave is wrong, 1 where something else failed. Whatever is not expected is a
-    bug, and keeps its traceback.
+    The exit code is 2 if the user's input is wrong, and 1 for other expected failures. Any other exception is a bug and
+    keeps its traceback.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Show the help where there is nothing to parse."""
+        """Show the help if there are no arguments."""
         return super().parse_args(ctx, args or ["--help"])
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -106,7 +106,7 @@ class Commands(TyperGroup):
 
 
 def _exit_code(error: Exception) -> int | None:
-    """The exit code for an error that users can do something about, None for any other."""
+    """The exit code for an error that users can fix, None for any other."""
     if isinstance(error, _UsageError):
         return 2
     from flaim.data import ImageError
@@ -118,8 +118,8 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _usage(error: Any) -> str:
-    """A usage error in one line, with the command that would have helped."""
-    # Without a parameter to name, a bad one would be announced as an "invalid value".
+    """A usage error in one line, with the command that shows the help."""
+    # For an error without a parameter, `format_message` would add "Invalid value".
     nameless = isinstance(error, typer.BadParameter) and error.param is None
     message = error.message if nameless else error.format_message()
     command = error.ctx.command_path if error.ctx else "flaim"

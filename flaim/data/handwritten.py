@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-# Of every ten scans of a digit, in the order of the data set, which belong to which part.
+# The scans in each part: their places among the scans of a digit, in the order of the data set, modulo 10.
 _PARTS = {"train": (0, 1, 2, 5, 6, 7, 8), "validation": (3,), "held_out": (4, 9)}
 
 
@@ -24,8 +24,8 @@ class Digits(NamedTuple):
 def load_digits(*parts: str) -> Digits:
     """The scans of some parts of the data set: "train" (7/10 of each digit), "validation" (1/10), "held_out" (2/10).
 
-    The split is fixed: it depends on the order of the data set alone. The digits checkpoint of this package has seen
-    nothing of "held_out", neither in training nor in the choice of anything.
+    The split is fixed: it depends only on the order of the data set. The digits checkpoint of this package never used
+    "held_out", neither for training nor for choosing hyperparameters.
 
     Raises:
         ModuleNotFoundError: scikit-learn, which has the scans, is not installed.

@@ -15,11 +15,11 @@ ImageLike: TypeAlias = str | os.PathLike | bytes | np.ndarray | Any
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _CROP_MODES = ("center", "border", "squash")
-_MAX_RESIZED_PIXELS = 2**28  # 1 GiB in Pillow; only a sliver of an image, or a tiny crop fraction, asks for more
+_MAX_RESIZED_PIXELS = 2**28  # 1 GiB in Pillow; only a very narrow image or a tiny crop fraction needs more
 
 
 class ImageError(ValueError):
-    """Something that should be an image and is not, or not one that can be preprocessed."""
+    """The input is not an image, or cannot be preprocessed."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,16 @@ class Preprocess:
 
     The image is resized so that the crop is `crop_pct` of it, then cropped at its centre to `input_size`.
 
-    - `crop_mode="center"` keeps the aspect ratio and fits the shorter side, so the longer side loses its ends;
-    - `"border"` keeps it and fits the longer side, the rest is filled with the mean colour;
-    - `"squash"` fits both sides and gives the aspect ratio up.
+    - `crop_mode="center"` keeps the aspect ratio and fits the shorter side, so the longer side is cropped;
+    - `"border"` keeps it and fits the longer side; the rest is filled with the mean colour;
+    - `"squash"` fits both sides and changes the aspect ratio.
 
     `input_size` is one number or (height, width). `mean` and `std` are for pixels in [0, 1]: three values (RGB) or one
-    (grey). A `crop_pct` above 1 leaves the image smaller than the crop, on black or the mean colour of "border".
+    (grey). With a `crop_pct` above 1 the image is smaller than the crop; the rest is black, or the mean colour if
+    `crop_mode` is "border".
 
-    The results are timm's to the bit, its limits included: an EXIF orientation is not applied, and Pillow converts
-    16-bit grey files by cutting off at 255, so scale those to 8 bits first.
+    The results equal timm's bit for bit, with its limits: EXIF orientation is not applied, and Pillow clips 16-bit grey
+    files at 255, so scale those to 8 bits first.
     """
 
     input_size: int | Sequence[int]
@@ -74,8 +75,8 @@ class Preprocess:
     def from_row(cls, row: Mapping[str, Any]) -> "Preprocess":
         """Preprocessing of a checkpoint, from its row of the catalogue or its configuration.
 
-        `input_size`, `mean` and `std` must be there; the rest falls back on timm's defaults where absent or None.
-        Keys of other purpose are passed over.
+        `input_size`, `mean` and `std` are required; the rest falls back to timm's defaults if absent or None. Other
+        keys are ignored.
         """
         known = {key: row[key] for key in cls.__dataclass_fields__ if row.get(key) is not None}
         missing = [key for key in ("input_size", "mean", "std") if key not in known]
@@ -90,7 +91,7 @@ class Preprocess:
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Height and width of what the model sees."""
+        """Height and width of the model's input."""
         return self.input_size if isinstance(self.input_size, tuple) else (self.input_size,) * 2
 
     def __call__(
@@ -119,7 +120,7 @@ class Preprocess:
         """One image resized and cropped, not yet normalised.
 
         Arrays are `(height, width)` or `(height, width, channels)` of 1, 3 or 4 (RGBA) channels: uint8, or floats in
-        [0, 1]. Anything becomes RGB, or grey for a `mean` of one value, as Pillow converts it.
+        [0, 1]. Pillow converts all images to RGB, or to grey if `mean` has one value.
         """
         from PIL import Image
 
@@ -139,15 +140,15 @@ class Preprocess:
         return np.asarray(canvas).reshape(height, width, len(self.mean))
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Size of an image of `height` by `width` before the crop, rounded as timm and torchvision round."""
+        """The size to which an image is resized before the crop, rounded as in timm and torchvision."""
         target_height, target_width = (max(math.floor(side / self.crop_pct), 1) for side in self.size)
         if self.crop_mode == "squash":
             resized = target_height, target_width
         elif self.crop_mode == "center" and target_height == target_width:
-            # torchvision's resize of the shorter side: the longer one is truncated.
+            # torchvision's resize of the shorter side rounds the longer one down.
             short, long = target_height, int(target_height * max(height, width) / min(height, width))
             resized = (short, long) if height <= width else (long, short)
-        else:  # timm's: both are rounded
+        else:  # timm rounds both
             fit = max if self.crop_mode == "border" else min
             ratio = fit(height / target_height, width / target_width)
             resized = round(height / ratio), round(width / ratio)
@@ -168,7 +169,7 @@ def _as_list(images: ImageLike | list[ImageLike] | tuple[ImageLike, ...]) -> lis
 
 
 def _describe(image: ImageLike) -> str:
-    """What an error calls the image: its path where it has one."""
+    """What error messages call the image: its path if it has one."""
     if isinstance(image, str | os.PathLike):
         return os.fspath(image)
     if isinstance(image, bytes):
@@ -199,7 +200,7 @@ def _read(image: ImageLike, mode: str) -> Any:
         raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: not an image, expected a file that Pillow reads (JPEG, PNG, WebP, ...)") from None
-    except Exception as error:  # Pillow's decoders let all kinds of errors through on a damaged file
+    except Exception as error:  # Pillow's decoders raise all kinds of errors on a damaged file
         raise ImageError(f"{name}: truncated, damaged or unsupported image ({error})") from error
     raise ImageError(f"{name} is not an image: expected a path, bytes, a PIL image or an array")
 

@@ -1,4 +1,4 @@
-"""What every format has in common: the function that is exported, and what is said of it."""
+"""Shared by all formats: the function that is exported, and its description."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -19,12 +19,12 @@ class ExportError(ValueError):
 
 
 def describe(model: Model, config: CheckpointInfo | None = None, norm_stats: NormStats | None = None) -> dict[str, Any]:
-    """What whoever runs an exported model has to know, as JSON gives it: images, classes, license.
+    """What users of an exported model need to know, as JSON values: images, classes, license.
 
     Args:
-        model: What is exported.
-        config: What is known of its checkpoint.
-        norm_stats: As given to `to_onnx` or `to_stablehlo`; without them the images have to be normalised, by `mean`
+        model: The exported model.
+        config: Information on its checkpoint.
+        norm_stats: The same as for `to_onnx` or `to_stablehlo`; without them, users must normalise the images by `mean`
             and `std`.
     """
     facts: dict[str, Any] = {
@@ -55,7 +55,7 @@ def _json(value: Any) -> Any:
 
 
 def inference(model: Model, variables: Mapping, norm_stats: NormStats | None) -> Callable:
-    """The function from images to what the model puts out; with `norm_stats`, from images of values in [0, 1]."""
+    """The function from images to the model's output; with `norm_stats`, it takes images in [0, 1]."""
     if norm_stats is None:
         return lambda images: model.apply(variables, images).value
     mean, std = (np.asarray(norm_stats[name], np.float32)[None, None, None] for name in ("mean", "std"))

@@ -16,7 +16,7 @@ from flaim.model import Model
 if TYPE_CHECKING:
     import onnx_ir
 
-# A file of protobuf's holds 2 GB; what is larger goes into a file of raw numbers beside it.
+# A protobuf file holds 2 GB; larger weights go into a second file of raw numbers.
 _MOST_BYTES = 2**31 - 2**24
 
 
@@ -32,14 +32,14 @@ def to_onnx(
 
     Args:
         model, variables: As `get_model` of `flaim.models` returns them.
-        batch: Images at a time; None: as many as it is called with.
-        norm_stats: `{"mean": ..., "std": ...}` by which the graph normalises images in [0, 1] itself; None: it takes
-            normalised images.
-        facts: What its metadata say, by default what `describe` does.
+        batch: Number of images per call; None: any number.
+        norm_stats: `{"mean": ..., "std": ...}`, with which the graph itself normalises images in [0, 1]; None: it
+            takes normalised images.
+        facts: Its metadata; by default the result of `describe`.
 
     Raises:
         ImportError: jax2onnx is not installed; the message names the extra.
-        ExportError: jax2onnx cannot convert the model; `docs/export.md` has the list.
+        ExportError: jax2onnx cannot convert the model.
     """
     try:
         import jax2onnx
@@ -52,7 +52,7 @@ def to_onnx(
     try:
         with core.lowering("portable"):
             converted = jax2onnx.to_onnx(inference(model, variables, norm_stats), inputs=[shape], **options)
-    except Exception as error:  # whatever the converter stumbles over
+    except Exception as error:  # the converter raises all kinds of errors
         raise ExportError(f"jax2onnx cannot convert {model.name} ({type(error).__name__}): {error}") from error
     _pool_two_axes(converted.graph)
     facts = describe(model, norm_stats=norm_stats) if facts is None else facts
@@ -62,7 +62,7 @@ def to_onnx(
 
 
 def save_onnx(converted: "onnx_ir.Model", path: str | PathLike) -> list[Path]:
-    """Write the graph to `path`; weights of more than 2 GB to `<path>.data` beside it. Returns what was written."""
+    """Write the graph to `path`, and weights of more than 2 GB to `<path>.data`; returns the files written."""
     import onnx_ir
 
     path = Path(path)
@@ -76,10 +76,10 @@ def save_onnx(converted: "onnx_ir.Model", path: str | PathLike) -> list[Path]:
 
 
 def _pool_two_axes(graph: "onnx_ir.Graph") -> None:
-    """Turn pools over all four axes of images, which the converter makes, into such over height and width.
+    """Replace the converter's pools over all four axes of images by pools over height and width.
 
-    A maximum over windows comes as MaxPool, a sum as a convolution with ones, both between two Unsqueeze and a Squeeze.
-    Runtimes pool three axes at most.
+    The converter writes a maximum as MaxPool and a sum as a convolution with ones, both between two Unsqueeze and a
+    Squeeze. Runtimes pool three axes at most.
     """
     for node in list(graph):
         squeeze = _only_user(node)
@@ -99,7 +99,7 @@ def _only_user(node: "onnx_ir.Node") -> Any:
 
 
 def _unsqueezed_twice(value: Any) -> Any:
-    """What two Unsqueeze have made `value` of, or None."""
+    """The input of the two Unsqueeze that produce `value`, or None."""
     for _ in range(2):
         producer = value.producer()
         if producer is None or producer.op_type != "Unsqueeze":
@@ -109,7 +109,7 @@ def _unsqueezed_twice(value: Any) -> Any:
 
 
 def _window(node: "onnx_ir.Node") -> tuple[int, ...] | None:
-    """The sizes, along the four axes of images, of the windows that a node pools; None where it does something else."""
+    """The size of a pooling node's window along the four axes of images; None for any other node."""
     if node.op_type == "MaxPool":
         window = tuple(node.attributes["kernel_shape"].as_ints())
         return window if len(window) == 4 else None
@@ -121,7 +121,7 @@ def _window(node: "onnx_ir.Node") -> tuple[int, ...] | None:
 
 
 def _replace(graph: Any, node: Any, squeeze: Any, images: Any, window: tuple[int, ...]) -> None:
-    """Put a pool over height and width, between transpositions, in the place of `node`."""
+    """Replace `node` by a pool over height and width, between transpositions."""
     import onnx_ir as ir
 
     def ints(name: str, default: list[int]) -> list[int]:
@@ -136,7 +136,7 @@ def _replace(graph: Any, node: Any, squeeze: Any, images: Any, window: tuple[int
     channels_first = ir.node("Transpose", [images], {"perm": [0, 3, 1, 2]})
     if node.op_type == "MaxPool":
         added = [channels_first, ir.node("MaxPool", channels_first.outputs, options)]
-    else:  # of means the sum
+    else:  # the sum is the mean times the size of the window
         mean = ir.node("AveragePool", channels_first.outputs, {**options, "count_include_pad": 1})
         dtype = node.inputs[1].const_value.numpy().dtype
         count = ir.node("Constant", [], {"value": ir.tensor(np.asarray(math.prod(window), dtype))})

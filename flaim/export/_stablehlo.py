@@ -29,10 +29,10 @@ def to_stablehlo(
 
     Args:
         model, variables: As `get_model` of `flaim.models` returns them.
-        batch: Images at a time; None: as many as it is called with.
-        norm_stats: `{"mean": ..., "std": ...}` by which the program normalises images in [0, 1] itself; None: it takes
-            normalised images.
-        platforms: Where it is to run.
+        batch: Number of images per call; None: any number.
+        norm_stats: `{"mean": ..., "std": ...}`, with which the program itself normalises images in [0, 1]; None: it
+            takes normalised images.
+        platforms: The platforms that can run it.
 
     Raises:
         ExportError: The variables take more than the 2 GB that one program can hold.
@@ -50,9 +50,9 @@ def to_stablehlo(
 
 
 def save_stablehlo(exported: jax.export.Exported, path: str | PathLike, facts: Mapping[str, Any]) -> list[Path]:
-    """Write the program to `path`, what `describe` says of it to a JSON file beside it; both paths.
+    """Write the program to `path` and `facts` to the JSON file `<path>.json`; returns both paths.
 
-    `jax.export.deserialize(path.read_bytes())` has a method `call(images)`.
+    To run it, call `jax.export.deserialize(path.read_bytes()).call(images)`.
     """
     path = Path(path)
     beside = path.with_name(f"{path.name}.json")

@@ -129,20 +129,20 @@ def convnext(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
 ) -> Float[Array, "b ..."]:
-    """Convolutional network of as many stages as there are `depths`.
+    """Convolutional network with one stage for each of `depths`.
 
     Args:
-        kernel_sizes: Sides of the depthwise kernels, one for all stages or one a stage.
-        stem: How the image becomes a map four times smaller, a function `(scope, x, dim, norm=...)`.
+        kernel_sizes: Sides of the depthwise kernels, one for all stages or one per stage.
+        stem: Function `(scope, x, dim, norm=...)` that turns the image into a map four times smaller.
         dense: The layers of a block's inverted bottleneck: `linear`, or `pointwise` where their kernels are stored as
             1x1 convolutions.
         response_norm: V2's global response normalisation in each block.
         layer_scale_init: Initial value of V1's layer scale; None for none.
-        head_norm: The head's norm where it is not `norm`.
+        head_norm: The head's norm; None for `norm`.
         head_norm_first: Normalise the last feature map instead of its mean.
         head_hidden: Width of a hidden layer before the classifier.
-        drop_rate: Of the classifier's input.
-        drop_path_rate: Of the last block; it grows linearly from 0 at the first.
+        drop_rate: Dropout rate of the classifier's input.
+        drop_path_rate: Drop path rate of the last block; it grows linearly from 0 at the first.
     """
     x = stem(scope["stem"], x, dims[0], norm=norm)
     scope.capture("stage_0", x)
@@ -238,7 +238,7 @@ FAMILY = Family(
     },
     timm=Timm(("convnext",)),
     older_names=(
-        OlderNames(  # OpenCLIP around timm's tower
+        OlderNames(  # OpenCLIP's, with timm's model inside
             r"^visual\.trunk\.stem\.0\.weight$",
             (
                 (r"^(?!visual\.)", None),

@@ -26,7 +26,7 @@ def dense_layer(
     norm: Callable,
     drop_rate: float,
 ) -> Float[Array, "b h w d"]:
-    """`x` and, beside it, `features` new channels: a 1x1 convolution to `bottleneck` times as many, a 3x3 one."""
+    """`x` with `features` new channels appended: a 1x1 convolution to `bottleneck * features`, then a 3x3 one."""
     y = conv(scope["conv1"], relu(norm(scope["norm1"], x)), bottleneck * features, kernel_size=1, bias=False)
     y = conv(scope["conv2"], relu(norm(scope["norm2"], y)), features, kernel_size=3, bias=False)
     return jnp.concatenate([x, dropout(scope["drop"], y, drop_rate)], axis=-1)
@@ -34,7 +34,7 @@ def dense_layer(
 
 @kernel
 def transition(scope: Scope, x: Float[Array, "b h w c"], *, norm: Callable) -> Float[Array, "b h2 w2 d"]:
-    """Half the width and half the resolution."""
+    """Halves the width and the resolution."""
     x = conv(scope["conv"], relu(norm(scope["norm"], x)), x.shape[-1] // 2, kernel_size=1, bias=False)
     return halve(x)
 
@@ -62,7 +62,7 @@ def densenet(
         growth: Channels that each layer adds.
         bottleneck: Width of a layer's hidden map, in multiples of `growth`.
         stem_widths: Widths of three 3x3 convolutions; None for one 7x7 of width `2 * growth`.
-        stem_pool: How the stem halves its output once more, a function `(scope, x, norm)`.
+        stem_pool: Function `(scope, x, norm)` that halves the stem's output once more.
         norm_eps: Epsilon of all norms; None for the norm's own.
         layer_drop_rate: Dropout rate of each layer's new channels.
     """

@@ -22,7 +22,7 @@ max_pool = partial(ops.max_pool, window=(3, 3), stride=(2, 2))
 def in_a_row(
     scope: Scope, x: Float[Array, "b h w c"], layers: Sequence[tuple], *, last: int | None = None
 ) -> Float[Array, "b h2 w2 f"]:
-    """Convolutions of these (width, kernel size), and one of width `last` that halves the map; paths 0, 1, ..."""
+    """Convolutions given as (width, kernel size), then one of width `last` that halves the map; paths 0, 1, ..."""
     for i, (features, kernel_size) in enumerate(layers):
         x = layer(scope[i], x, features, kernel_size)
     return x if last is None else halving(scope[len(layers)], x, last)
@@ -68,9 +68,9 @@ def mixed_7a(scope: Scope, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 
 def residual(
     scope: Scope, x: Float[Array, "b h w c"], *, width: int, branches: Sequence, scale: float, activate: bool = True
 ) -> Float[Array, "b h w c"]:
-    """`x` plus `scale` times a projection (`conv2d`) of branches, which are concatenated.
+    """`x` plus `scale` times a projection (`conv2d`) of the concatenated branches.
 
-    The first is a 1x1 convolution to `width`, the others rows of convolutions of these (width, kernel size).
+    The first branch is a 1x1 convolution to `width`; the others are sequences of convolutions (width, kernel size).
     """
     outputs = [layer(scope["branch0"], x, width)]
     outputs += [in_a_row(scope[f"branch{i}"], x, layers) for i, layers in enumerate(branches, 1)]
@@ -93,7 +93,7 @@ def inception_resnet_v2(
     features: int = 1536,
     drop_rate: float = 0.0,
 ) -> Float[Array, "b ..."]:
-    """A stem of convolutions and three stages of residual blocks. The image has at least 75 pixels a side.
+    """A stem of convolutions and three stages of residual blocks. Images must be at least 75x75.
 
     Args:
         depths: Scaled blocks in each stage; one unscaled block follows the last.

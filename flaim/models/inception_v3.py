@@ -1,8 +1,8 @@
 """Inception V3: branches of convolutions of several sizes side by side, factorised into narrow ones.
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2015). The reference implementation is
-timm's `inception_v3.py`; the auxiliary classifier, of use in training from scratch alone, is left out. In Keras' the
-average at a map's border is over the pixels there are (`count_padding=False`).
+timm's `inception_v3.py`; the auxiliary classifier, which only helps training from scratch, is left out. Keras averages
+over existing pixels only at a map's border (`count_padding=False`).
 """
 
 from collections.abc import Callable, Sequence
@@ -101,8 +101,8 @@ def inception_v3(
     """A stem of plain convolutions and three stages of Inception blocks.
 
     Args:
-        pool_features: What the pooling branches of the first stage's blocks put out.
-        widths: Of the 7x7 convolutions in the second stage's blocks.
+        pool_features: Output widths of the pooling branches in the first stage's blocks.
+        widths: Widths of the 7x7 convolutions in the second stage's blocks.
         final_depth: Blocks of the third stage that keep its resolution.
         count_padding: Pooling branches count pixels beyond the border as zeros.
     """
@@ -138,7 +138,7 @@ FAMILY = Family(
     "fc",
     VARIANTS,
     timm=Timm(("inception_v3",)),
-    # Training has a second classifier.
+    # Checkpoints also contain the auxiliary classifier.
     older_names=(OlderNames(r"^AuxLogits\.", ((r"^AuxLogits\.", None),)),),
     tiny=("inception_v3", {"input_size": 107, "pool_features": (32,), "widths": (32,), "final_depth": 1}),
 )

@@ -1,7 +1,7 @@
 """MobileNetV3 and PP-LCNet: the blocks of EfficientNet with hard activations, and a head that pools first.
 
 Howard et al., "Searching for MobileNetV3" (2019); Cui et al., "PP-LCNet" (2021). The reference implementation is timm's
-`mobilenetv3.py`; Keras' networks are those that timm converted from TensorFlow, `tf_*`, at every width.
+`mobilenetv3.py`; Keras' networks are the same as timm's `tf_*`, at every width.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ def mobilenetv3(
         stages: The stacks of each stage; their own options override `padding`, `norm` and `act`.
         head_features: Width of the layer before the classifier.
         padding, norm, act: As in `flaim_core.mbconv`.
-        drop_rate: Of the classifier's input.
+        drop_rate: Dropout rate of the classifier's input.
         drop_path_rate: Stochastic depth: block `i` of `n`, counted from 0, is dropped at `drop_path_rate * i / n`.
     """
     x = conv(scope["conv_stem"], x, stem_features, kernel_size=3, stride=2, padding=padding, bias=False)

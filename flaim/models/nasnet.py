@@ -1,4 +1,4 @@
-"""NASNet-A: cells of separable convolutions and poolings that a search found, each fed by the two before it.
+"""NASNet-A: cells of separable convolutions and poolings, found by a search; each takes the last two cells' outputs.
 
 Zoph et al., "Learning Transferable Architectures for Scalable Image Recognition" (2018), figure 4. The reference
 implementation is timm's `nasnet.py`. The mobile network's weights are Keras', which pads max-poolings with zeros.
@@ -14,7 +14,7 @@ from flaim.family import Family, Timm
 from flaim_core import Scope, batch_norm, classifier_head, conv, kernel, ops, relu
 
 norm = partial(batch_norm, eps=1e-3)
-Maps = tuple[Float[Array, "b _ _ _"], ...]  # the last output and, but for the first cell, the last but one
+Maps = tuple[Float[Array, "b _ _ _"], ...]  # the last output and, except for the first cell, the one before it
 
 
 def _pads(x: Array, window: int, stride: int) -> tuple:
@@ -27,12 +27,12 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def zero_padded_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """3x3 max-pooling of stride 2, in which zeros beyond the border take part."""
+    """3x3 max-pooling of stride 2, padded with zeros."""
     return ops.max_pool(jnp.pad(x, ((0, 0), *_pads(x, 3, 2), (0, 0))), (3, 3), (2, 2))
 
 
 def avg_pool(x: Float[Array, "b h w c"], stride: int = 1) -> Float[Array, "b h2 w2 c"]:
-    """3x3 average pooling; what lies beyond the border counts, as zeros, only where the map is halved."""
+    """3x3 average pooling; the padding's zeros only count if the map is halved."""
     return ops.avg_pool(x, (3, 3), (stride, stride), _pads(x, 3, stride), count_padding=stride > 1)
 
 
@@ -40,7 +40,7 @@ def avg_pool(x: Float[Array, "b h w c"], stride: int = 1) -> Float[Array, "b h2 
 def separable_conv(
     scope: Scope, x: Float[Array, "b h w c"], features: int, *, kernel_size: int, stride: int = 1
 ) -> Float[Array, "b h2 w2 f"]:
-    """Depthwise and 1x1 convolution, nothing between."""
+    """Depthwise and 1x1 convolution, with nothing in between."""
     options: dict = dict(kernel_size=kernel_size, stride=stride, padding="same", groups=x.shape[-1], bias=False)
     x = conv(scope["depthwise_conv2d"], x, x.shape[-1], **options)
     return conv(scope["pointwise_conv2d"], x, features, kernel_size=1, bias=False)
@@ -65,7 +65,7 @@ def act_conv_norm(scope: Scope, x: Float[Array, "b h w c"], features: int) -> Fl
 
 
 def halve(scope: Scope, x: Float[Array, "b h w c"], features: int) -> Float[Array, "b h2 w2 f"]:
-    """Two 1x1 convolutions side by side, over even and over odd rows and columns; paths of the cell."""
+    """Two 1x1 convolutions side by side, one over even and one over odd rows and columns; `scope` is the cell's."""
     x = relu(x)
     shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
     halves = [
@@ -76,7 +76,7 @@ def halve(scope: Scope, x: Float[Array, "b h w c"], features: int) -> Float[Arra
 
 
 def previous(scope: Scope, maps: Maps, features: int) -> Array:
-    """The last output but one, made to fit the last one's resolution; where there is none, the last one."""
+    """The output before the last, converted to the last one's resolution; the last output if it is the only one."""
     x, y = maps[0], maps[-1]
     if len(maps) == 1:
         return x
@@ -136,9 +136,9 @@ def nasnet(
     `stage_i` is activated, as timm's feature maps are.
 
     Args:
-        features: Width of what comes out.
-        skip_reduction: The cell after a reduction cell gets, as the output before that, what the reduction cell got as
-            such, not the reduction cell's input.
+        features: Output width.
+        skip_reduction: The second input of the cell after a reduction cell is the second input of the reduction cell,
+            not its first.
         pool: The reduction cells' max-pooling.
     """
     width = features // 24

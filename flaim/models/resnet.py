@@ -146,7 +146,7 @@ def deep_stem(scope: Scope, x: Float[Array, "b h w c"], widths: Sequence[int], *
 
 
 def convolution(scope: Scope, x: Float[Array, "b h w c"], norm: Callable) -> Float[Array, "b h2 w2 c"]:
-    """A strided 3x3 convolution in the place of pooling (ResNet-RS)."""
+    """A strided 3x3 convolution instead of pooling (ResNet-RS)."""
     return relu(norm(scope[1], conv(scope[0], x, x.shape[-1], kernel_size=3, stride=2, bias=False)))
 
 
@@ -179,20 +179,20 @@ def resnet(
 ) -> Float[Array, "b ..."]:
     """Residual network of four stages.
 
-    More than 20 options, because each is what one of ResNet's relatives changes, and users and saved configurations
-    name them one by one.
+    It has more than 20 options because each of them differs in one of ResNet's relatives, and users and saved
+    configurations set them by name.
 
     Args:
-        branch: `basic` or `bottleneck`, or one of them a stage; a bottleneck puts out four times its stage's width.
+        branch: `basic` or `bottleneck`, or one per stage; a bottleneck's output has four times its stage's width.
         stem_widths: Widths of three 3x3 convolutions; None for one 7x7 of width `stem_width`.
-        stem_pool: How the stem halves its output once more, a function `(scope, x, norm)`.
+        stem_pool: Function `(scope, x, norm)` that halves the stem's output once more.
         average_shortcut: Projection shortcuts pool first instead of striding.
-        first_stride: Of the first stage.
+        first_stride: Stride of the first stage.
         stride_first: Bottlenecks stride in their first convolution, a 1x1, not in the 3x3 one.
         conv_bias: Convolutions have biases; those of a deep stem have none.
         norm_eps: Epsilon of all norms; None for the norm's own.
-        anti_alias: Halves a feature map after a dense convolution, in the place of a strided one.
-        drop_path_rate: Of the last block; it grows linearly from 0 at the first.
+        anti_alias: Halves a feature map after a convolution of stride 1, instead of a strided convolution.
+        drop_path_rate: Drop path rate of the last block; it grows linearly from 0 at the first.
     """
     norm = norm if norm_eps is None else partial(norm, eps=norm_eps)
     if stem_widths is None:

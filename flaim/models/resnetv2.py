@@ -1,4 +1,4 @@
-"""Pre-activation ResNets: norms and activations come before convolutions, the sum of a block is left alone.
+"""Pre-activation ResNets: norms and activations come before convolutions, and nothing follows the sum of a block.
 
 He et al., "Identity Mappings in Deep Residual Networks" (2016); Kolesnikov et al., "Big Transfer" (2019): BiT, with
 group norm and convolutions of standardised kernels. The reference implementation is timm's `resnetv2.py`; its untrained
@@ -6,7 +6,7 @@ variant with filter response normalisation is left out.
 
 In Keras' ResNetV2 the last block of a stage strides (`stride_last`), by subsampling in its shortcut; the stem, the
 shortcuts and the last convolution of each block have biases (`conv_bias`); the stem's pooling pads with zeros
-(`zero_padded_max_pooling`), which its negative inputs notice; the norms have another epsilon (`norm_eps`).
+(`zero_padded_max_pooling`), which matters for negative inputs; the norms have another epsilon (`norm_eps`).
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ def standardised_conv(
     bias: bool = False,
     eps: float = 1e-8,
 ) -> Float[Array, "b h2 w2 f"]:
-    """Convolution by its kernel normalised, for each output, to mean 0 and variance 1. Qiao et al. (2019)."""
+    """Convolution whose kernel is normalised, for each output, to mean 0 and variance 1. Qiao et al. (2019)."""
     shape = (kernel_size, kernel_size, x.shape[-1], features)
     weight = scope.param("kernel", shape, initializers.he_normal_fan_out, layout="hwio")
     wide = ops.at_least_float32(weight)
@@ -60,13 +60,13 @@ def standardised_conv(
 
 
 def norm_relu(scope: Scope, x: Float[Array, "b h w c"], *, norm: Callable = batch_norm) -> Float[Array, "b h w c"]:
-    """`norm`, then a rectifier."""
+    """`norm`, then ReLU."""
     return relu(norm(scope, x))
 
 
 @kernel
 def evo_norm_32(scope: Scope, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """EvoNorm-S0 of 32 groups."""
+    """EvoNorm-S0 with 32 groups."""
     return evo_norm(scope, x, group_size=x.shape[-1] // 32)
 
 
@@ -133,7 +133,7 @@ def residual(
     stride: int,
     drop_path_rate: float,
 ) -> Float[Array, "b h2 w2 f"]:
-    """`branch(norm(x)) + x`; a `projection` (path `downsample`) is of the normalised input too."""
+    """`branch(norm(x)) + x`; a `projection` (path `downsample`) takes the normalised input too."""
     normed = norm_act(scope["norm1"], x)
     y = branch(scope, normed, features, stride=stride)
     if projection is not None:
@@ -144,7 +144,7 @@ def residual(
 
 
 def zero_padded_max_pooling(scope: Scope, x: Float[Array, "b h w c"], norm: Callable) -> Float[Array, "b h2 w2 c"]:
-    """3x3 max-pooling of stride 2 in which the zeros around the image count."""
+    """3x3 max-pooling of stride 2, padded with zeros."""
     return ops.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (2, 2))
 
 
@@ -174,16 +174,16 @@ def resnetv2(
 
     Args:
         branch: `basic` or `bottleneck`.
-        widths: What each stage puts out.
+        widths: Output width of each stage.
         stride_last: A stage's stride is in its last block, not in its first.
         stem_widths: Width of a 7x7 convolution, or those of three 3x3 ones.
-        stem_pool: How the stem halves its output once more, a function `(scope, x, norm)`.
+        stem_pool: Function `(scope, x, norm)` that halves the stem's output once more.
         average_shortcut: Projection shortcuts pool first instead of striding.
         convolution: `conv` or `standardised_conv`.
         conv_bias: The stem, the shortcuts and the last convolution of each block have biases.
         norm_eps: Epsilon of all norms; None for the norm's own.
-        norm_act: A kernel `(scope, x)` that is norm and activation in one, in the place of `norm` and a rectifier.
-        drop_path_rate: Of the last block; it grows linearly from 0 at the first.
+        norm_act: A kernel `(scope, x)` that is norm and activation in one; None for `norm` and ReLU.
+        drop_path_rate: Drop path rate of the last block; it grows linearly from 0 at the first.
     """
     norm = norm if norm_eps is None else partial(norm, eps=norm_eps)
     norm_act = norm_act or partial(norm_relu, norm=norm)
@@ -228,7 +228,7 @@ _T = {"stem_widths": (24, 32, 64), "average_shortcut": True}
 
 
 def _bit(width: int) -> dict:
-    """BiT's, whose stem and stages are `width` times as wide as ResNet's."""
+    """A BiT model whose stem and stages are `width` times as wide as ResNet's."""
     return {
         "widths": tuple(width * w for w in (256, 512, 1024, 2048)),
         "stem_widths": (64 * width,),

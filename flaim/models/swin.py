@@ -2,8 +2,7 @@
 
 Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (2021). The S3 variants, with
 another window in each stage, are from Chen et al., "Searching the Search Space of Vision Transformer" (2021). The
-reference implementation is timm's `swin_transformer.py`; there, stochastic depth has a rate of 0.1 unless told
-otherwise, here of 0.
+reference implementation is timm's `swin_transformer.py`; there the default rate of stochastic depth is 0.1, here 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,16 +67,16 @@ def swin(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
 ) -> Float[Array, "b ..."]:
-    """Transformer of as many stages as there are `depths`, each of half the last one's map and twice its width.
+    """Transformer with one stage for each of `depths`; each halves the map of the one before and doubles its width.
 
     Args:
         n_classes: 0 gives the last feature map after the norm.
         dim: Width of the first stage.
-        num_heads: One number a stage.
-        window: Side of the windows in tokens, one number for all stages or one a stage; blocks 1, 3, ... of a stage
+        num_heads: One number per stage.
+        window: Side of the windows in tokens, one number for all stages or one per stage; blocks 1, 3, ... of a stage
             shift them by half of it.
-        drop_rate: Of the classifier's input.
-        drop_path_rate: Of the last block; it grows linearly from 0 at the first.
+        drop_rate: Dropout rate of the classifier's input.
+        drop_path_rate: Drop path rate of the last block; it grows linearly from 0 at the first.
     """
     x = patch_embed(scope["patch_embed"], x, dim, patch_size=patch_size, norm=norm)
     scope.capture("stage_0", x)
@@ -135,7 +134,7 @@ FAMILY = Family(
         fixed_input_size=True,
     ),
     older_names=(
-        OlderNames(  # the authors': a stage ends with its downsampling, in timm it begins with it
+        OlderNames(  # the authors', whose stages end with the downsampling; timm's begin with it
             r"^layers\.0\.downsample\.reduction\.weight$",
             (
                 (r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample"),

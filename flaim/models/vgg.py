@@ -1,8 +1,8 @@
 """VGG: stacks of 3x3 convolutions between max-poolings, and two wide layers before the classifier.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (2014). The reference
-implementation is timm's `vgg.py`, whose two wide layers are convolutions, so that images of any size will do: a feature
-map that is smaller than the first one's kernel is pooled up to it.
+implementation is timm's `vgg.py`, whose two wide layers are convolutions, so images can have any size: a feature map
+that is smaller than the first one's kernel is pooled up to the kernel's size.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from flaim_core.checks import per_stage
 
 
 def at_least(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
-    """`x` with sides of at least `size`: each of the `size` bins of a shorter side is the mean of what it overlaps."""
+    """`x` with sides of at least `size`: a shorter side becomes `size` bins, each the mean of what it overlaps."""
     for axis in (1, 2):
         length = x.shape[axis]
         if length < size:
@@ -52,18 +52,18 @@ def vgg(
     head_kernel_size: int = 7,
     drop_rate: float = 0.0,
 ) -> Float[Array, "b ..."]:
-    """As many stages as there are `depths`, each ending in 2x2 max-pooling.
+    """One stage for each of `depths`, each ending in 2x2 max-pooling.
 
-    `stage_i` is what stage `i + 1` pools, the last one what the last pooling gives.
+    `stage_i`, counted from 0, is a stage's map before its pooling; one more is the output of the last pooling.
 
     Args:
         depths: Convolutions in each stage.
-        norm: A kernel after each convolution, batch norm or None.
+        norm: Kernel after each convolution, batch norm or None.
         head_features: Width of the two layers before the classifier.
-        head_kernel_size: Side of the squares of the last feature map that the first of them sees.
-        drop_rate: Of the input of the last two layers.
+        head_kernel_size: Kernel size of the first of them.
+        drop_rate: Dropout rate of the input of the last two layers.
     """
-    position = 0  # in the list of convolutions, norms, activations and poolings that names them
+    position = 0  # in timm's list of convolutions, norms, activations and poolings
     for stage, (depth, width) in enumerate(per_stage(depths=depths, widths=widths)):
         for _ in range(depth):
             x = conv(scope["features"][position], x, width, kernel_size=3)

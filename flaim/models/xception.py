@@ -1,8 +1,8 @@
 """Xception: depthwise-separable convolutions with residual connections.
 
 Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions" (2017). The reference implementation is timm's
-`xception.py`, whose `legacy_xception` has the paper's weights. Keras, where they come from, pads the max-poolings of
-maps with even sides at the bottom and right alone, and its norms have an epsilon of 1e-3: `padding` and `norm_eps`.
+`xception.py`, whose `legacy_xception` has the paper's weights, converted from Keras. Keras pads the max-poolings of
+maps with even sides only at the bottom and right, and its norms have an epsilon of 1e-3: `padding` and `norm_eps`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from flaim_core import Scope, batch_norm, classifier_head, conv, kernel, ops, re
 
 @kernel
 def separable_conv(scope: Scope, x: Float[Array, "b h w c"], features: int) -> Float[Array, "b h w f"]:
-    """A depthwise 3x3 convolution (`conv1`) and a 1x1 one (`pointwise`), nothing between."""
+    """A depthwise 3x3 convolution (`conv1`) and a 1x1 one (`pointwise`), with nothing in between."""
     x = conv(scope["conv1"], x, x.shape[-1], kernel_size=3, groups=x.shape[-1], bias=False)
     return conv(scope["pointwise"], x, features, kernel_size=1, bias=False)
 
@@ -63,15 +63,15 @@ def xception(
     norm_eps: float = 1e-5,
     drop_rate: float = 0.0,
 ) -> Float[Array, "b ..."]:
-    """Two convolutions, the entry, middle and exit flow.
+    """Two convolutions, then the entry, middle and exit flow.
 
     `stage_i` is activated, as timm's feature maps are.
 
     Args:
-        entry_widths: A block each, which halves the map; the last one is the width of the middle flow.
+        entry_widths: One width per block, which halves the map; the last one is the width of the middle flow too.
         middle_depth: Blocks of the middle flow.
-        exit_widths: Of the last block, which halves the map, and of the two separable convolutions that follow it.
-        padding: Of the max-poolings, as `conv` takes it.
+        exit_widths: Widths of the last block, which halves the map, and of the two separable convolutions after it.
+        padding: Padding of the max-poolings, in the form that `conv` takes.
     """
     norm = partial(batch_norm, eps=norm_eps)
     for i, width in enumerate(stem_widths, 1):

@@ -54,15 +54,15 @@ from_pretrained = loading(
 def save_pretrained(path: str | PathLike, model: ImageModel, state: equinox.nn.State, **details: Any) -> None:
     """Save a module with its state as a folder that every framework's `from_pretrained` reads.
 
-    `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
+    `details` are options of `flaim.weights.save_pretrained`: `preprocessing` (or `norm_stats`), `labels`, `license`.
     """
     native.save_pretrained(path, *_parts(model, state), **details)
 
 
 def push_to_hub(repo_id: str, model: ImageModel, state: equinox.nn.State, **details: Any) -> str:
-    """Put a module with its state on the Hub with a model card; the commit's address.
+    """Upload a module with its state to the Hub with a model card, and return the commit's address.
 
-    `details` are those of `flaim.weights.push_to_hub`.
+    `details` are options of `flaim.weights.push_to_hub`.
     """
     return share.push_to_hub(repo_id, *_parts(model, state), **details)
 

@@ -16,14 +16,14 @@ from flaim.model import Model
 class KernelModule(Node):
     """Runs `target`, a `Model` or a layer, on the leaves below it.
 
-    A node that has been replaced by another module is called, on each sample of the batch, in the place of the kernel
-    that was there: with a key of that sample's and that path's, where it takes `key`. Equinox's convolutions, pools and
-    group norms are called with the channels first, its linear layers on each token.
+    A module that replaced a node is called on each sample of the batch instead of the node's kernel. If it takes `key`,
+    it gets a separate key for each sample and path. Equinox's convolutions, pools and group norms get the channels
+    first; its linear layers are called on each token.
 
     Attributes:
         inference: Set by `eqx.nn.inference_mode`.
-        batch_stats: Index of the running statistics in the state; None where there are none.
-        axis_name: Of the `jax.vmap` over single samples; batch statistics are those of the whole axis.
+        batch_stats: Index of the running statistics in the state; None if there are none.
+        axis_name: Axis of the `jax.vmap` over single samples; batch statistics are taken over the whole axis.
     """
 
     inference: bool
@@ -63,7 +63,7 @@ class KernelModule(Node):
         capture: str | None = None,
         **options: Any,
     ) -> tuple[core.Output, eqx.nn.State | None]:
-        """Value and intermediates for one sample or for a batch of them, and the new state."""
+        """Value and intermediates for one sample or for a batch, and the new state."""
         variables, modules = split(self)
         if self.batch_stats is not None:
             if state is None:
@@ -115,9 +115,10 @@ class ImageModel(KernelModule):
     ) -> tuple[Any, Any]:
         """Logits of one image (height, width, channels) or of a batch, and the new state.
 
-        `key` is for dropout. With `use_running_average=True` batch norm stays as it is in training. `axis_name` is a
-        mapped axis whose members form one batch: of single images by default the module's own, of batches none. With
-        `capture`, a pattern such as `"stage_*"`, the first is `(logits, intermediates)`.
+        `key` is for dropout. With `use_running_average=True`, training uses running statistics and doesn't update them.
+        `axis_name` is a mapped axis whose members form one batch; the default is the module's own for single images
+        and none for batches. With `capture`, a pattern such as `"stage_*"`, the first result is
+        `(logits, intermediates)`.
         """
         output, new_state = self.run(
             x, state, key, use_running_average=use_running_average, axis_name=axis_name, capture=capture

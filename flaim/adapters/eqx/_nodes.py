@@ -1,4 +1,4 @@
-"""Equinox modules for the nodes of a parameter tree: their classes are called after the kernels that run there."""
+"""Equinox modules for the nodes of a parameter tree; their classes are named after the kernels that run there."""
 
 import functools
 import inspect
@@ -28,7 +28,7 @@ _CHANNELS_FIRST = (
 
 
 class Node(eqx.Module):
-    """A node of the parameter tree: leaves and nodes below are attributes, and `node[0]` is the one called "0".
+    """A node of the parameter tree: leaves and child nodes are attributes, and `node[0]` is the child called "0".
 
     A node with a kernel can be called.
     """
@@ -69,7 +69,7 @@ class Node(eqx.Module):
         return (self._children[str(number)] for number in self._numbers())
 
     def __bool__(self) -> bool:
-        """True, also of a node without numbered ones."""
+        """True, even without numbered nodes."""
         return True
 
     def _numbers(self) -> list[int]:
@@ -92,10 +92,10 @@ class Node(eqx.Module):
         axis_name: Any = None,
         **arrays: Any,
     ) -> Any:
-        """What the kernel here gives for one sample or a batch, called as the model calls it, on the leaves below.
+        """The output of the node's kernel for one sample or a batch, with the model's options and the leaves below.
 
-        Where `state` is given, the new state too. `inference` must be given where the kernel runs otherwise in
-        training. `arrays` are other inputs of the kernel, or options instead of the model's.
+        If `state` is given, the new state is returned too. `inference` is required if the kernel behaves differently
+        in training. `arrays` are other inputs of the kernel, or options that override the model's.
         """
         site = self._site
         if site.call is not None and inference is None and site.path in site.record.modal:
@@ -125,12 +125,12 @@ class Node(eqx.Module):
 
 @functools.cache
 def node_class(name: str) -> type[Node]:
-    """The class of nodes at which the kernel of this class name runs."""
+    """The class of nodes whose kernel has this class name."""
     return type(name, (Node,), {"__module__": __name__, "__doc__": Node.__doc__})
 
 
 def __getattr__(name: str) -> type[Node]:
-    """The class of a node, by name: for pickle."""
+    """The class of a node by name, for pickle."""
     if not name[:1].isupper():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return node_class(name)
@@ -153,7 +153,7 @@ def run(
     axis_name: Any,
     **options: Any,
 ) -> core.Output:
-    """Apply `target`, a `Model`, a layer or a site in them, to a batch or to a single sample."""
+    """Apply `target` (a `Model`, a layer or a site) to a batch or to a single sample."""
     if single:
         x, arrays = (
             jax.tree.map(lambda leaf: leaf[None], x),
@@ -178,10 +178,10 @@ def run(
 
 
 def _on_samples(module: Callable, path: str, key: PRNGKeyArray | None) -> Callable:
-    """`module` on each sample of a batch, with a key for each where it takes one."""
+    """A function that calls `module` on each sample of a batch, with a separate key if it takes one."""
     try:
         takes_key = "key" in inspect.signature(module).parameters
-    except ValueError:  # a function of C
+    except ValueError:  # a function written in C
         takes_key = False
 
     def one(x: Array, key: PRNGKeyArray | None) -> Array:
@@ -210,14 +210,14 @@ def _on_samples(module: Callable, path: str, key: PRNGKeyArray | None) -> Callab
 
 
 def split(node: Node, every: bool = False) -> tuple[dict, dict[str, Callable]]:
-    """The parameters below a node as a canonical tree, and, by path, the modules that have replaced a node.
+    """The parameters below a node as a canonical tree, and, by path, the modules that replaced a node.
 
-    With `every`, leaves of flaim's modules among these are read too.
+    With `every`, the leaves of flaim's own modules among them are read too.
     """
     params: dict = {}
     modules: dict[str, Callable] = {}
     for name, child in node._children.items():
-        if isinstance(child, Node) and (every or child._site.path):  # layers and models have none
+        if isinstance(child, Node) and (every or child._site.path):  # layers and models have no path
             below, foreign = split(child, every)
             params[name] = below["params"]
             modules |= {f"{name}/{path}": module for path, module in foreign.items()}
@@ -229,7 +229,7 @@ def split(node: Node, every: bool = False) -> tuple[dict, dict[str, Callable]]:
 
 
 def _find_stats(state: eqx.nn.State, site: Site) -> tuple[Any, Mapping]:
-    """Which entry of a state holds running statistics of the node at `site`, and these; (None, {}) where none does."""
+    """The state's entry for the running statistics of the node at `site`, and these; (None, {}) if there is none."""
     values, markers = state.tree_flatten()
     found: dict[Any, Mapping] = {}
     for marker, value in zip(markers, values):
@@ -244,7 +244,7 @@ def _find_stats(state: eqx.nn.State, site: Site) -> tuple[Any, Mapping]:
 
 
 def _with_stats(state: eqx.nn.State, entry: Any, site: Site, stats: Mapping) -> eqx.nn.State:
-    """`state` with other running statistics of the node at `site`."""
+    """`state` with new running statistics for the node at `site`."""
     values, markers = state.tree_flatten()
     updates = {site.parts + tuple(path.split("/")): leaf for path, leaf in core.flatten(stats).items()}
     new = [merge(value, updates) if marker == entry else value for marker, value in zip(markers, values)]

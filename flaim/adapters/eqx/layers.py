@@ -31,17 +31,17 @@ class LayerModule(KernelModule):
         key: PRNGKeyArray | None = None,
         **arrays: Any,
     ) -> Any:
-        """The value for one sample or for a batch, and, where `state` is given, the new state."""
+        """The value for one sample or for a batch, and, if `state` is given, the new state."""
         output, new_state = self.run(x, state, key, **arrays)
         return output.value if state is None else (output.value, new_state)
 
 
 def from_kernel(kernel: Callable, name: str | None = None) -> type[LayerModule]:
-    """An Equinox module class, made with an example of the kernel's first input, without a batch, and with its options.
+    """An Equinox module class whose arguments are an example of the kernel's first input, one sample, and its options.
 
-    The example is an array, a shape, or a width where only the last axis counts. Examples of other inputs are given by
-    name, and the inputs themselves when it is called, as options may be: `attention(x, bias=mask)`.
-    Where there are running statistics, make the module with `eqx.nn.make_with_state`.
+    The example is an array, a shape, or a width if only the last axis matters. Pass examples of other inputs by name,
+    and the inputs themselves in the call; options can be passed in the call too: `attention(x, bias=mask)`.
+    If the kernel has running statistics, make the module with `eqx.nn.make_with_state`.
     """
 
     def __init__(

@@ -55,15 +55,15 @@ def save_pretrained(
 ) -> None:
     """Save a model with its parameters and state as a folder that every framework's `from_pretrained` reads.
 
-    `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
+    `details` are options of `flaim.weights.save_pretrained`: `preprocessing` (or `norm_stats`), `labels`, `license`.
     """
     native.save_pretrained(path, *_parts(model, params, state), **details)
 
 
 def push_to_hub(repo_id: str, model: TransformedModel, params: Mapping, state: Mapping, **details: Any) -> str:
-    """Put a model with its parameters and state on the Hub with a model card; the commit's address.
+    """Upload a model with its parameters and state to the Hub with a model card, and return the commit's address.
 
-    `details` are those of `flaim.weights.push_to_hub`.
+    `details` are options of `flaim.weights.push_to_hub`.
     """
     return share.push_to_hub(repo_id, *_parts(model, params, state), **details)
 

@@ -24,12 +24,13 @@ def wrap(model: Model, variables: dict) -> tuple[TransformedModel, dict, dict]:
     """A framework-free model as a transformed function, and its variables as parameters and state.
 
     `apply(params, state, rng, x, is_training=False)` returns the value and the new state. `use_running_average=True`
-    leaves batch norm as it is in training; `axis_name` is a mapped axis whose members form one batch; with `capture`, a
-    pattern such as `"stage_*"`, the first is `(value, intermediates)`. `init` runs no forward pass.
+    means that training uses running statistics and doesn't update them; `axis_name` is a mapped axis whose members form
+    one batch. With `capture`, a pattern such as `"stage_*"`, the first result is `(value, intermediates)`. `init` runs
+    no forward pass.
     """
     name = _name(model)
 
-    # The same as a function of Haiku modules, for Haiku's own tools: without_state, without_apply_rng, tabulate.
+    # The same function made of Haiku modules, for Haiku's own tools: without_state, without_apply_rng, tabulate.
     @hk.transform_with_state
     def network(
         x: Float[Array, "..."],
@@ -75,7 +76,7 @@ def wrap(model: Model, variables: dict) -> tuple[TransformedModel, dict, dict]:
 
 
 def to_variables(params: Mapping, state: Mapping) -> dict:
-    """The canonical variables: parameters and state without the name of the module that they all belong to."""
+    """The canonical variables: parameters and state without the name of the top module."""
     return _to_variables(params, state, depth=1)
 
 
@@ -105,12 +106,12 @@ def _name(model: Model) -> str:
 
 
 def _key(rng: Any) -> Any:
-    """A key, or a seed as Haiku takes one."""
+    """A key; an integer is a seed, as in Haiku."""
     return jax.random.PRNGKey(rng) if isinstance(rng, int) else rng
 
 
 class KernelModule(hk.Module):
-    """Runs `target`, a `Model` or a layer, on the parameters and the state of this module and of those below it."""
+    """Runs `target`, a `Model` or a layer, on the parameters and the state of this module and those below it."""
 
     def __init__(self, target: Model | Layer, name: str | None = None):
         super().__init__(name=name)
@@ -128,13 +129,13 @@ class KernelModule(hk.Module):
     ) -> Any:
         """The value for `x`, with `capture` also intermediates; `arrays` are a kernel's other inputs.
 
-        With `use_running_average=True` batch norm stays as it is in training; `axis_name` is a mapped axis that forms
-        one batch. Initialisation runs no forward pass: all zeros, no intermediates.
+        With `use_running_average=True`, training uses running statistics and doesn't update them. `axis_name` is a
+        mapped axis that forms one batch. Initialisation runs no forward pass and returns zeros and no intermediates.
         """
         target = fitted(self._target, x, arrays)
         params, state = _from_variables(target.init(hk.next_rng_key()) if hk.running_init() else target.spec())
         own_params, own_state = params.pop("", {}), state.pop("", {})
-        # This module's own leaves are Haiku's parameters. Those below are lifted: names like "0" are no identifiers.
+        # This module's own leaves are Haiku parameters. Those below are lifted: names like "0" are not valid in Haiku.
         lifted, updater = hk.transparent_lift_with_state(lambda: (params, state), allow_reuse=True)
         params, state = lifted()
         params[""] = {name: hk.get_parameter(name, *_initial(leaf)) for name, leaf in own_params.items()}
@@ -162,12 +163,12 @@ class KernelModule(hk.Module):
 
 
 def _initial(leaf: Any) -> tuple[Any, Any, Any]:
-    """Shape, dtype and initialiser as Haiku takes them; when it applies a function, it never asks for a value."""
+    """Shape, dtype and initialiser as Haiku takes them; in `apply` it never calls the initialiser."""
     return leaf.shape, leaf.dtype, lambda shape, dtype: leaf
 
 
 class ImageModel(KernelModule):
-    """A framework-free model as a Haiku module, for use in a function that is transformed as a whole."""
+    """A framework-free model as a Haiku module, for use inside a transformed function."""
 
     def __init__(self, model: Model, name: str | None = None):
         super().__init__(model, name or _name(model))

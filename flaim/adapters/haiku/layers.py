@@ -8,9 +8,9 @@ from flaim.adapters.haiku._module import KernelModule
 
 
 def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]:
-    """A Haiku module class, made with the kernel's options.
+    """A Haiku module class whose arguments are the kernel's options.
 
-    Inputs beside the first are given when it is called, and so may options be: `attention(x, bias=mask)`.
+    Pass the other inputs in the call; options can be passed there too: `attention(x, bias=mask)`.
     """
 
     def __init__(self, *args: Any, name: str | None = None, **options: Any) -> None:

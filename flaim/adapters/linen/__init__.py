@@ -52,15 +52,15 @@ from_pretrained = loading(
 def save_pretrained(path: str | PathLike, model: ImageModel, variables: Mapping, **details: Any) -> None:
     """Save a module with its variables as a folder that every framework's `from_pretrained` reads.
 
-    `details` are those of `flaim.weights.save_pretrained`: `preprocessing` (`norm_stats` will do), `labels`, `license`.
+    `details` are options of `flaim.weights.save_pretrained`: `preprocessing` (or `norm_stats`), `labels`, `license`.
     """
     native.save_pretrained(path, *_parts(model, variables), **details)
 
 
 def push_to_hub(repo_id: str, model: ImageModel, variables: Mapping, **details: Any) -> str:
-    """Put a module with its variables on the Hub with a model card; the commit's address.
+    """Upload a module with its variables to the Hub with a model card, and return the commit's address.
 
-    `details` are those of `flaim.weights.push_to_hub`.
+    `details` are options of `flaim.weights.push_to_hub`.
     """
     return share.push_to_hub(repo_id, *_parts(model, variables), **details)
 

@@ -15,7 +15,7 @@ from flaim_core.lowering import lax_is_patched
 
 
 class Node(nn.Module):
-    """A place in the variable tree that only has a name: `nn.tabulate` has a row for it, called after its kernel."""
+    """An empty module for a node of the variable tree, which gives `nn.tabulate` a row named after the kernel."""
 
     site: Site
     nodes: Mapping[str, Any]
@@ -35,7 +35,7 @@ class _Inside(nn.Module):
     """The module of a node while its kernel runs."""
 
     def run(self, kernel: Callable) -> Any:
-        """What `kernel()` returns."""
+        """Return `kernel()`."""
         return kernel()
 
 
@@ -47,11 +47,11 @@ def make_nodes(site: Site, nodes: Mapping[str, Any]) -> None:
 
 
 class KernelModule(nn.Module):
-    """Runs what `target` gives, a `Model` or a layer, on this module's variables."""
+    """Runs `target()`, a `Model` or a layer, on this module's variables."""
 
     @nn.nowrap
     def target(self) -> Model | Layer:
-        """What has `spec`, `init` and `apply`."""
+        """The model or layer that this module runs."""
         raise TypeError(f"{type(self).__name__} says nothing of what it runs")
 
     @nn.compact
@@ -66,9 +66,9 @@ class KernelModule(nn.Module):
     ) -> Any:
         """The value for `x`; `arrays` are a kernel's other inputs, `axis_name` a mapped axis that forms one batch.
 
-        In training the "dropout" stream is drawn from and "batch_stats" must be mutable, unless batch norm stays as it
-        is with `use_running_average=True`. Where "intermediates" is
-        mutable, they are sown. Initialisation runs no forward pass: the value is all zeros then.
+        In training, dropout draws from the "dropout" stream, and "batch_stats" must be mutable unless
+        `use_running_average=True`. If "intermediates" is mutable, they are sown. Initialisation runs no forward pass
+        and returns zeros.
         """
         target = self.target()
         if self.is_initializing():
@@ -76,7 +76,7 @@ class KernelModule(nn.Module):
             self._initialise(target)
             if not lax_is_patched():
                 return zero_output(target, x, **arrays)
-            training = False  # whoever intercepts products sees those of inference, to prepare for them
+            training = False  # libraries that intercept products set up for those of inference
         with asking_for_key('rngs={"dropout": jax.random.key(...)}'), inside_nodes(self._inside):
             output = target.apply(
                 to_variables(self.variables),
@@ -98,7 +98,7 @@ class KernelModule(nn.Module):
 
     @nn.nowrap
     def _initialise(self, target: Model | Layer) -> None:
-        """Put initial values where there are none, and name the nodes."""
+        """Set initial values if there are none, and make the nodes."""
         if not self.variables:
             for collection, tree in target.init(self._key("params")).items():
                 for name, value in tree.items():
@@ -107,13 +107,13 @@ class KernelModule(nn.Module):
 
     @nn.nowrap
     def _inside(self, path: tuple[str, ...], run: Callable) -> Any:
-        """What `run()` returns, in a module at `path` below this one."""
+        """Return `run()`, called in a module at `path` below this one."""
         scope = functools.reduce(lambda scope, name: scope.push(name, reuse=True), path, self.scope)
         return _Inside(parent=scope).run(run)  # type: ignore[arg-type]
 
     @nn.nowrap
     def _key(self, stream: str) -> PRNGKeyArray:
-        """The user's own key where this is the outermost module, so that all frameworks draw alike from it."""
+        """The user's key itself in the outermost module, so that all frameworks draw the same numbers from it."""
         if self.scope is None or self.path or not self.has_rng(stream):
             return self.make_rng(stream)
         return self.scope.rngs[stream].as_jax_rng()
@@ -131,12 +131,12 @@ class ImageModel(KernelModule):
 
 
 def wrap(model: Model, variables: dict) -> tuple[ImageModel, dict]:
-    """A framework-free model as a Linen module, and its variables, which are Linen's collections as they are."""
+    """A framework-free model as a Linen module, and its variables, which Linen takes unchanged as collections."""
     return ImageModel(model), variables
 
 
 def to_variables(variables: Mapping) -> dict:
-    """The canonical variables: "params" and, where there are any, "batch_stats" of Linen's collections."""
+    """The canonical variables: Linen's collections "params" and, if there are any, "batch_stats"."""
     return {name: unfreeze(variables[name]) for name in ("params", "batch_stats") if variables.get(name)}
 
 

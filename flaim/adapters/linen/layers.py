@@ -12,7 +12,7 @@ from flaim.adapters.linen._module import KernelModule
 def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]:
     """A Linen module class whose fields are the kernel's options.
 
-    Inputs beside the first are given when it is called, and so may options be: `attention(x, bias=mask)`.
+    Pass the other inputs in the call; options can be passed there too: `attention(x, bias=mask)`.
     """
     options = sorted(parameters(kernel).values(), key=lambda p: p.default is not p.empty)
 

@@ -57,16 +57,16 @@ from_pretrained = loading(
 def save_pretrained(path: str | PathLike, model: ImageModel, *, merge_lora: bool = False, **details: Any) -> None:
     """Save a module as a folder that every framework's `from_pretrained` reads.
 
-    `merge_lora` as in `to_variables`. `details` are those of `flaim.weights.save_pretrained`: `preprocessing`
-    (`norm_stats` will do), `labels`, `license`.
+    `merge_lora` as in `to_variables`. `details` are options of `flaim.weights.save_pretrained`: `preprocessing` (or
+    `norm_stats`), `labels`, `license`.
     """
     native.save_pretrained(path, *_parts(model, merge_lora), **details)
 
 
 def push_to_hub(repo_id: str, model: ImageModel, *, merge_lora: bool = False, **details: Any) -> str:
-    """Put a module on the Hub with a model card; the commit's address.
+    """Upload a module to the Hub with a model card, and return the commit's address.
 
-    `merge_lora` as in `to_variables`. `details` are those of `flaim.weights.push_to_hub`.
+    `merge_lora` as in `to_variables`. `details` are options of `flaim.weights.push_to_hub`.
     """
     return share.push_to_hub(repo_id, *_parts(model, merge_lora), **details)
 

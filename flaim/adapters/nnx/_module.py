@@ -16,7 +16,7 @@ from flaim.model import Model
 class KernelModule(Node):
     """Runs `target`, a `Model` or a layer, on the leaves below it.
 
-    A node that has been replaced by another module is called in the place of the kernel that was there.
+    A module that replaced a node is called instead of the node's kernel.
     """
 
     def __init__(self, target: Model | Layer, variables: Mapping, *, deterministic: bool, rngs: Any):
@@ -42,10 +42,10 @@ class KernelModule(Node):
     ) -> Any:
         """The value for `x`; `arrays` are a kernel's other inputs.
 
-        In training running statistics are updated. `deterministic` overrides `train()` and `eval()`,
-        `use_running_average` the batch norms' own; `rngs`, an `nnx.Rngs`, a stream or a key, overrides the stream that
-        the module was made with. Under `nnx.capture(model, nnx.Intermediate)` intermediates are sown. `axis_name` is a
-        mapped axis whose members form one batch.
+        Calls in training mode update running statistics. `deterministic` overrides `train()` and `eval()`,
+        `use_running_average` overrides the setting of the batch norms, and `rngs` (an `nnx.Rngs`, a stream or a key)
+        overrides the stream that the module was made with. Under `nnx.capture(model, nnx.Intermediate)` intermediates
+        are sown. `axis_name` is a mapped axis whose members form one batch.
         """
         run = Running(self._target, self._target, not self.deterministic, None, None, axis_name)
         run = run.with_mode(deterministic, use_running_average)
@@ -75,8 +75,8 @@ def wrap(model: Model, variables: dict, *, rngs: nnx.Rngs | None = None) -> Imag
 def to_variables(model: KernelModule, *, merge_lora: bool = False) -> dict:
     """The canonical variables of a module.
 
-    With `merge_lora` an `nnx.LoRALinear`, or an `nnx.LoRA` around a layer, counts as the linear layer that it amounts
-    to; `model` stays as it is.
+    With `merge_lora`, each `nnx.LoRALinear` and each `nnx.LoRA` around a layer is merged into one linear layer in the
+    result; `model` doesn't change.
 
     Raises:
         ValueError: A node was replaced by a module other than an `nnx.Linear` or one of flaim's.
@@ -97,7 +97,7 @@ def to_variables(model: KernelModule, *, merge_lora: bool = False) -> dict:
 
 
 def _linear(node: Any) -> nnx.Linear:
-    """An `nnx.Linear` that has the leaves of `node`."""
+    """An `nnx.Linear` with the leaves of `node`."""
     kernel, bias = node.kernel[...], node.bias[...] if hasattr(node, "bias") else None
     return nnx.Linear(
         *kernel.shape,

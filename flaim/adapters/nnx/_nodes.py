@@ -1,4 +1,4 @@
-"""NNX modules for the nodes of a variable tree: their classes are called after the kernels that run there."""
+"""NNX modules for the nodes of a variable tree; their classes are named after the kernels that run there."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ from flaim.model import Model
 
 
 class Running(NamedTuple):
-    """The call of a model or a layer, for nodes of it that modules call meanwhile; `fitted` is made for its input."""
+    """State of a running call of `target`, for nodes that are called during it; `fitted` is `target` for its input."""
 
     target: Model | Layer
     fitted: Model | Layer
@@ -28,7 +28,7 @@ class Running(NamedTuple):
     axis_name: Any
 
     def with_mode(self, deterministic: bool | None, use_running_average: bool | None) -> "Running":
-        """In the mode that a caller asks for; `deterministic`, where it changes anything, is that of batch norm too."""
+        """A copy in the mode that a caller asks for; if `deterministic` changes the mode, batch norm follows it."""
         changes = deterministic is not None and deterministic == self.training
         return self._replace(
             training=self.training != changes,
@@ -41,7 +41,7 @@ _running: ContextVar[Running | None] = ContextVar("running", default=None)
 
 @contextlib.contextmanager
 def running(call: Running) -> Iterator[None]:
-    """While `call` runs."""
+    """Context in which `call` is the running call."""
     token = _running.set(call)
     try:
         yield
@@ -50,10 +50,11 @@ def running(call: Running) -> Iterator[None]:
 
 
 class Node(nnx.Module):
-    """A node of the variable tree: leaves and nodes below are attributes, and `node[0]` is the one called "0".
+    """A node of the variable tree: leaves and child nodes are attributes, and `node[0]` is the child called "0".
 
-    A node with a kernel can be called. Where the kernel runs otherwise in training it has `deterministic`, a batch norm
-    `use_running_average`, which `train()`, `eval()`, `set_attributes` and `nnx.view` set. Other attributes are yours.
+    A node with a kernel can be called. If the kernel behaves differently in training, the node has the attribute
+    `deterministic`, or `use_running_average` if it is a batch norm; `train()`, `eval()`, `set_attributes` and
+    `nnx.view` set them. Users can add other attributes.
     """
 
     def __init__(self, site: Site, params: Mapping, batch_stats: Mapping, *, deterministic: bool):
@@ -73,7 +74,7 @@ class Node(nnx.Module):
             super().__setattr__(name, child)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a module can only stand where a kernel runs."""
+        """Set an attribute; a callable module can only replace a node with a kernel."""
         if isinstance(value, nnx.Module) and callable(value) and self._site.join(name) not in self._site.record.calls:
             raise AttributeError(self._site.missing(name))
         super().__setattr__(name, value)
@@ -102,7 +103,7 @@ class Node(nnx.Module):
         return (getattr(self, str(number)) for number in self._numbers())
 
     def __bool__(self) -> bool:
-        """True, also of a node without numbered ones."""
+        """True, even without numbered nodes."""
         return True
 
     def _numbers(self) -> list[int]:
@@ -118,10 +119,10 @@ class Node(nnx.Module):
         axis_name: Any = None,
         **arrays: Any,
     ) -> Any:
-        """What the kernel here gives for `x`, called as the model calls it, on the leaves below.
+        """The output of the node's kernel for `x`, with the model's options and the leaves below.
 
-        `arrays` are other inputs of the kernel, or options instead of the model's. The other arguments are those of the
-        model. While the model runs, in a module that has replaced a node, they are the model's own.
+        `arrays` are other inputs of the kernel, or options that override the model's. The other arguments are the same
+        as the model's. If a replacement module calls this node while the model runs, they default to the model's.
         """
         run = _running.get()
         if run is not None and run.target != self._site.target:
@@ -137,14 +138,14 @@ class Node(nnx.Module):
         return self._run(self._site.of(run.fitted), x, run, arrays)
 
     def _run(self, target: Any, x: Any, run: Running, arrays: Mapping) -> Any:
-        """Apply `target`, a `Model`, a layer or a site in them, to `x`, and put back what it hands back."""
+        """Apply `target` (a `Model`, a layer or a site) to `x`, sow intermediates, and store new running statistics."""
         variables, modules, norms = split(self)
         average = run.use_running_average
         if average is None and norms:
             average = all(norm.use_running_average for norm in norms.values())
             if not average and any(norm.use_running_average for norm in norms.values()):
                 modules |= {path: norm for path, norm in norms.items() if norm.use_running_average}
-        if hasattr(self, "_nnx_tabulate_id"):  # so that each node has a row
+        if hasattr(self, "_nnx_tabulate_id"):  # so that `nnx.tabulate` has a row for each node
             modules = {**_callable_nodes(self), **modules}
         how = "rngs=nnx.Rngs(dropout=0), to the call or when the model is made"
         depth = len(self._site.parts)
@@ -182,45 +183,45 @@ class Node(nnx.Module):
 
 @functools.cache
 def node_class(name: str) -> type[Node]:
-    """The class of nodes at which the kernel of this class name runs."""
+    """The class of nodes whose kernel has this class name."""
     node = type(name, (Node,), {"__module__": __name__, "__doc__": Node.__doc__})
     if name == "BatchNorm":
-        nnx.BatchNorm.register(node)  # what filters by nnx.BatchNorm finds it
+        nnx.BatchNorm.register(node)  # so that filters by nnx.BatchNorm find it
     return node
 
 
 def __getattr__(name: str) -> type[Node]:
-    """The class of a node, by name: for pickle."""
+    """The class of a node by name, for pickle."""
     if not name[:1].isupper():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return node_class(name)
 
 
 def _inside(self: nnx.Module, run: Callable) -> Any:
-    """What `run()` returns; whoever looks for the current module finds a frame's `self`."""
+    """Return `run()`; libraries that look for the current module find it as `self` of this stack frame."""
     return run()
 
 
 def at(node: Any, path: str) -> Any:
-    """What is at `path` below a node, None where nothing is."""
+    """The attribute at `path` below a node, or None."""
     return functools.reduce(lambda child, name: getattr(child, name, None), filter(None, path.split("/")), node)
 
 
 def draw(rngs: Any) -> Any:
-    """A key of an `nnx.Rngs` (None where it has no stream for dropout), of a stream, or as it is."""
+    """A key from an `nnx.Rngs` (None if it has no stream for dropout) or a stream; a key is returned as is."""
     stream = dropout_stream(rngs)
     return stream() if isinstance(stream, nnx.RngStream) else stream
 
 
 def dropout_stream(rngs: Any) -> Any:
-    """The stream that dropout draws from; what is no `nnx.Rngs` as it is."""
+    """The stream of an `nnx.Rngs` that dropout draws from; a stream or a key is returned as is."""
     if not isinstance(rngs, nnx.Rngs):
         return rngs
     return rngs.dropout if "dropout" in rngs or "default" in rngs else None
 
 
 def leaves_of(node: Any) -> dict[str, Any]:
-    """What a node holds of the variable tree; of an `nnx.Linear`, its leaves."""
+    """The attributes of a node that belong to the variable tree; for an `nnx.Linear`, its leaves."""
     names = node._site.names if isinstance(node, Node) else ("kernel", "bias")
     held = vars(node)
     return {name: held[name] for name in held if name in names and (isinstance(node, Node) or held[name] is not None)}
@@ -229,9 +230,9 @@ def leaves_of(node: Any) -> dict[str, Any]:
 def split(
     node: Any, is_open: Callable[[str, Any], bool] | None = None
 ) -> tuple[dict, dict[str, Callable], dict[str, Node]]:
-    """The variables below a node and, by path, the modules there that replace kernels, and the batch norms.
+    """The variables below a node, the modules that replace kernels, by path, and the batch norms, by path.
 
-    `is_open(path, module)` says of which modules the leaves are read; by default where a kernel would read them.
+    `is_open(path, module)` decides whether a module's leaves are read; by default, if a kernel would read them.
     """
     flat: dict[str, Array] = {}
     modules: dict[str, Callable] = {}
@@ -247,7 +248,7 @@ def split(
             if isinstance(child, nnx.Variable):
                 collection = "batch_stats" if isinstance(child, nnx.BatchStat) else "params"
                 flat[f"{collection}/{path}"] = child.get_value()
-            elif hasattr(child, "shape"):  # what quantisation has put in the place of a parameter
+            elif hasattr(child, "shape"):  # the result of quantising a parameter
                 flat[f"params/{path}"] = jax.tree.map(_value_of, child, is_leaf=_is_variable)
             elif is_open(path, child):
                 walk(child, path + "/")
@@ -272,14 +273,14 @@ def _value_of(value: Any) -> Any:
 
 
 def _runs_as_leaves(root: Node, path: str, child: Any) -> bool:
-    """Whether a kernel reads the leaves of what is at `path`; what a user put there is called instead."""
+    """Whether a kernel reads the leaves of the module at `path`; a module that a user put there is called instead."""
     if type(child) is nnx.Linear:
         return _is_as_specified(child, root._site.target.spec()["params"], root._site.join(path))
     return isinstance(child, Node) and bool(child._site.path)
 
 
 def _is_as_specified(linear: nnx.Linear, spec: Mapping, path: str) -> bool:
-    """Whether a linear layer has the leaves of the kernel at `path`, and nothing that computes otherwise."""
+    """Whether a linear layer has the leaves of the kernel at `path` and default options."""
     leaves = functools.reduce(lambda tree, name: tree.get(name, {}), path.split("/"), spec)
     shapes = {name: variable.shape for name, variable in leaves_of(linear).items()}
     plain = (linear.dtype, linear.precision, linear.dot_general) == (None, None, jax.lax.dot_general)
@@ -298,9 +299,9 @@ def _callable_nodes(node: Any, prefix: str = "") -> dict[str, Callable]:
 
 
 def merged(lora: Any) -> dict[str, jnp.ndarray] | None:
-    """The leaves of the linear layer that an `nnx.LoRALinear`, or an `nnx.LoRA` around a layer, amounts to.
+    """The leaves of an `nnx.LoRALinear`, or an `nnx.LoRA` around a layer, merged into one linear layer.
 
-    None of any other module.
+    None for any other module.
     """
     if type(lora) is nnx.LoRALinear:
         leaves, lora = leaves_of(lora), lora.lora

@@ -21,10 +21,10 @@ from flaim.adapters.nnx._module import KernelModule
 
 
 def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]:
-    """An NNX module class, made with an example of the kernel's first input and with its options.
+    """An NNX module class whose arguments are an example of the kernel's first input and the kernel's options.
 
-    The example is an array, a shape, or a width where only the last axis counts. Examples of other inputs are given by
-    name, and the inputs themselves when it is called, as options may be: `attention(x, bias=mask)`.
+    The example is an array, a shape, or a width if only the last axis matters. Pass examples of other inputs by name,
+    and the inputs themselves in the call; options can be passed in the call too: `attention(x, bias=mask)`.
     """
 
     def __init__(self, x: Any, *args: Any, rngs: nnx.Rngs, **options: Any) -> None:
@@ -37,7 +37,7 @@ def from_kernel(kernel: Callable, name: str | None = None) -> type[KernelModule]
     body = {"__doc__": kernel.__doc__, "__init__": __init__}
     layer = type(name or class_name(kernel.__name__), (KernelModule,), body)
     if kernel is core.batch_norm:
-        nnx.BatchNorm.register(layer)  # what filters by nnx.BatchNorm finds it
+        nnx.BatchNorm.register(layer)  # so that filters by nnx.BatchNorm find it
     first, last = [parameter("x", Any, keyword=False)], [parameter("rngs", nnx.Rngs)]
     return show_options(layer, kernel, first=first, last=last, arrays=True)
 
