@@ -2,8 +2,8 @@
 
 Names are those of `tools/make_keras_structure.py`. Every weight is randomised, saved by Keras in a file, and loaded
 from it; printed is the largest difference of the logits over the largest logit. It takes minutes for the large models,
-which is why it is no test: `tests/weights/converters/test_keras.py` has a small model of every family. Keras has to run on JAX,
-`KERAS_BACKEND=jax` in the environment.
+so it is no test: `tests/weights/converters/test_keras.py` has a small model of every family. Keras has to run on JAX:
+set `KERAS_BACKEND=jax` in the environment.
 """
 
 import argparse

@@ -201,6 +201,7 @@ def test_equinoxs_own_convolution_takes_a_place(module, state, images, expected)
         eqx.filter_eval_shape(eqx.tree_at(lambda m: m.layer1, module, eqx.nn.Identity()), images, state)
 
 
+@pytest.mark.usefixtures("lenient")  # the sum promotes
 def test_nodes_can_be_called(module, state, images, expected_intermediates):
     @eqx.filter_jit
     def blocks(module, x, state):
