@@ -79,6 +79,7 @@ def test_dropout_needs_a_key(module, model, variables, images):
     np.testing.assert_array_equal(run(again, images), first)
 
 
+@pytest.mark.usefixtures("lenient")  # optax promotes
 def test_an_optimizer_learns(model, variables, images, labels):
     module = adapter.wrap(model, variables, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(module, optax.adam(1e-2), wrt=nnx.Param)
@@ -203,6 +204,7 @@ def test_streams_that_dropout_does_not_need(model, variables, images, expected):
         nnx.eval_shape(lambda module: module(images, rngs=nnx.Rngs(params=0)), module)
 
 
+@pytest.mark.usefixtures("lenient")  # `+ module.offset` promotes ranks
 def test_nodes_are_called_one_by_one(module, images, expected_intermediates):
     @nnx.jit
     def stages(module, x):
@@ -269,6 +271,7 @@ def test_every_node_of_every_family_is_callable(family):
     assert nnx.eval_shape(lambda module, x: module(x), module, x).shape == (2, 7)
 
 
+@pytest.mark.usefixtures("lenient")  # optax promotes
 def test_low_rank_adapters(images):
     model = small("vit", depth=2)
     variables, x = model.init(jax.random.key(0)), images_for(model)
@@ -345,6 +348,7 @@ def test_modules_where_no_kernel_runs(module, model, variables):
         resnet.head = linear
 
 
+@pytest.mark.usefixtures("lenient")  # `* jnp.ones(8)` promotes ranks
 def test_frozen_batch_norm(model, variables, images, expected_frozen):
     module = adapter.wrap(model, variables, rngs=nnx.Rngs(0))
     module.train()

@@ -25,6 +25,8 @@ from tests.oracle import relative_error
 from tests.weights.converters import keras_oracle as oracle
 from tests.weights.converters.keras_cases import CASES, RESNET_RS, only
 
+pytestmark = pytest.mark.usefixtures("lenient")  # Keras promotes
+
 DATA = Path(__file__).parents[2] / "data"
 RECORDED = json.loads((DATA / "keras_resnet_rs.json").read_text())
 STRUCTURE = json.loads((DATA / "keras_structure.json").read_text()) | RECORDED["structure"]

@@ -15,6 +15,8 @@ from flaim.weights.converters import keras as converter
 from tests.weights.converters import keras_oracle as oracle
 from tests.weights.converters.keras_cases import CASES, only
 
+pytestmark = pytest.mark.usefixtures("lenient")  # Keras promotes
+
 
 def variables_of(tensors: dict) -> dict[str, np.ndarray]:
     """What flaim makes of a lone file's tensors, by path."""

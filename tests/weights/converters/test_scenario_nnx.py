@@ -18,6 +18,8 @@ from tests import oracle
 
 import transformers as hf  # isort: skip -- after `oracle`, which makes torchvision importable
 
+pytestmark = pytest.mark.usefixtures("lenient")  # optax promotes
+
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[3] / "examples" / "finetune_vit_nnx.py"))
 
 # google/vit-base-patch16-224, two layers deep and a twelfth as wide.
