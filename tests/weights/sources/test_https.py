@@ -18,7 +18,8 @@ import flaim
 import flaim_core as core
 from flaim.adapters import linen
 from flaim.pretrained import model_of
-from flaim.weights import CheckpointError, HubError, catalogue, load, resolve, save_pretrained
+from flaim.weights import CheckpointError, HubError, load, resolve, save_pretrained
+from flaim.weights.catalogue import _tables
 from flaim.weights.converters import keras as converter
 from flaim.weights.converters.keras._files import roles_of
 from flaim.weights.sources import https
@@ -140,7 +141,7 @@ def published(name: str, folder: Path) -> tuple[bytes, dict[str, np.ndarray]]:
 def test_a_published_checkpoint_by_its_name(server, tmp_path):
     """Keras has no hash for this one, so that any file will do."""
     content, weights = published("mobilenet_0.25", tmp_path)
-    server.files[urlsplit(resolve("tf_mobilenetv1_025.keras_in1k").url).path] = content
+    server.files[urlsplit(resolve("tf_mobilenetv1_025.keras_in1k").location.url).path] = content
     _, variables, norm_stats = flaim.get_model("tf_mobilenetv1_025.keras_in1k", pretrained=True)
     leaves = core.flatten(linen.to_variables(variables))
     assert np.array_equal(leaves["params/conv_stem/kernel"], weights["conv1/kernel"])
@@ -154,13 +155,12 @@ def test_a_published_checkpoint_that_sees_blue_first(server, tmp_path, monkeypat
     row = resolve("resnet50.keras_in1k")
     content, weights = published("resnet50", tmp_path)
     server.files[urlsplit(row.location.url).path] = content
-    with pytest.raises(
-        CheckpointError, match=rf"{re.escape(urlsplit(row.location.url).path)} .*expected {row.location.digest[4:]}"
-    ):
+    path = re.escape(urlsplit(row.location.url).path)
+    with pytest.raises(CheckpointError, match=rf"{path} .*expected {row.location.digest[4:]}"):
         load("resnet50.keras_in1k")
     # As if this were the file that Keras has published.
     own = row.replace(digest=f"md5:{hashlib.md5(content).hexdigest()}")
-    monkeypatch.setitem(catalogue._table("keras.jsonl"), "resnet50", [own])
+    monkeypatch.setitem(_tables.table("keras"), "resnet50", [own])
     _, variables, norm_stats = flaim.get_model("resnet50.keras_in1k", pretrained=True)
     leaves = core.flatten(linen.to_variables(variables))
     assert np.array_equal(leaves["params/conv1/kernel"], weights["conv1_conv/kernel"][:, :, ::-1])
