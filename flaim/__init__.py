@@ -6,6 +6,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from flaim._lazy import lazy
+
 if TYPE_CHECKING:
     from flaim import adapters, checkpoints, data, export, models, weights
     from flaim.adapters.linen import get_model
@@ -27,18 +29,10 @@ __all__ = [
 
 # Frameworks, and jax itself, are imported on first use.
 _LAZY = {"get_model": "flaim.adapters.linen", "list_models": "flaim.weights"}
+_getattr, __dir__ = lazy(__name__, {name: _LAZY.get(name, __name__) for name in __all__})
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("flaim")
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name not in _LAZY:
-        return importlib.import_module(f"{__name__}.{name}")
-    globals()[name] = value = getattr(importlib.import_module(_LAZY[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+    return _getattr(name)

@@ -22,6 +22,6 @@ def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], 
         return value
 
     def dir_() -> list[str]:
-        return sorted({*names, *vars(sys.modules[package])})
+        return sorted(names)
 
     return getattr_, dir_

@@ -4,6 +4,7 @@ import jax
 
 from flaim_core import ops
 from flaim_core.ops.conv.primitive import convolution_p, depthwise_p
+from flaim_core.programs import equations
 
 OWN = {"linear_call", "lower_per_platform"} | {
     primitive.name + suffix
@@ -14,14 +15,7 @@ OWN = {"linear_call", "lower_per_platform"} | {
 
 def primitives(jaxpr) -> set[str]:
     """Names of all operations in a program and in those that it calls."""
-    found = set()
-    for equation in jaxpr.eqns:
-        found.add(equation.primitive.name)
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                found |= primitives(inner)
-    return found
+    return {equation.primitive.name for equation, _ in equations(jaxpr)}
 
 
 def own_primitives(function, *args) -> set[str]:

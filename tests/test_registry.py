@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from flaim import _index, models, registry
+from flaim import _index, registry
 from tools import make_index
 
 
@@ -27,10 +27,3 @@ def test_looking_up_a_name_imports_one_family():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "['flaim.models.resnet']\n"
-
-
-def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(LookupError, match=r"no architecture called 'resnet5O'; did you mean resnet50"):
-        models.create("resnet5O")
-    with pytest.raises(TypeError, match=r"resnet50 has no option windows; it has .*widths"):
-        models.create("resnet50", windows=7)

@@ -4,15 +4,14 @@ Run it from the root of the repository when a family or a variant is new or chan
 the architectures of all families, their parameters and multiply-adds (minutes); with names, only those families.
 """
 
-import importlib
 import json
 import pkgutil
 import sys
 from pathlib import Path
 
 import flaim.models
+from flaim import registry
 from flaim.counts import count_multiply_adds, count_parameters
-from flaim.registry import build
 
 INDEX = Path(flaim.models.__file__).with_name("index.json")
 
@@ -20,12 +19,12 @@ INDEX = Path(flaim.models.__file__).with_name("index.json")
 def names() -> dict[str, list[str]]:
     """Each family's architectures, from the families themselves."""
     families = sorted(module.name for module in pkgutil.iter_modules(flaim.models.__path__))
-    return {name: sorted(importlib.import_module(f"flaim.models.{name}").FAMILY.variants) for name in families}
+    return {name: sorted(registry.family(name).variants) for name in families}
 
 
 def facts(family: str, architecture: str) -> dict[str, int]:
     """The index entry of an architecture: its parameters, and multiply-adds for one image of its own size."""
-    model = build(importlib.import_module(f"flaim.models.{family}").FAMILY, architecture)
+    model = registry.build(registry.family(family), architecture)
     return {"params": count_parameters(model), "macs": count_multiply_adds(model)}
 
 

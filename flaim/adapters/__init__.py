@@ -4,20 +4,14 @@
 `to_variables` (back to canonical variables) and `layers` (each kernel as a module of that framework).
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flaim._lazy import lazy
 
 if TYPE_CHECKING:
     from flaim.adapters import eqx, haiku, linen, nnx
 
 __all__ = ["eqx", "haiku", "linen", "nnx"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")  # this imports the framework too
-
-
-def __dir__() -> list[str]:
-    return __all__
+# Each brings its framework, so it is imported on first use.
+__getattr__, __dir__ = lazy(__name__, dict.fromkeys(__all__, __name__))

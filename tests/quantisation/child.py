@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import qwix
 from flax import nnx
-from jax.extend.core import jaxprs_in_params
 
 import flaim_core
 from flaim import models
 from flaim.adapters import linen
 from flaim.adapters import nnx as adapter
+from flaim_core.programs import equations
 from tests.numerics import relative_error
 from tests.small import images, randomised, small
 
@@ -25,13 +25,11 @@ RULES = [qwix.QuantizationRule(module_path=".*", weight_qtype=jnp.int8, act_qtyp
 
 def products(jaxpr) -> list[set[str]]:
     """The operands' types of each matrix product and convolution in a program."""
-    found = []
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            found.append({str(operand.aval.dtype) for operand in equation.invars})
-        for inner in jaxprs_in_params(equation.params):
-            found += products(inner)
-    return found
+    return [
+        {str(operand.aval.dtype) for operand in equation.invars}
+        for equation, _ in equations(jaxpr)
+        if equation.primitive.name in ("dot_general", "conv_general_dilated")
+    ]
 
 
 def quantised_linen(model: models.Model, variables: dict, x: jax.Array, provider: type):

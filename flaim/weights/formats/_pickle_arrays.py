@@ -29,12 +29,14 @@ class DType:
 
 
 def reconstruct(subtype: Any, shape: Any, code: Any) -> Array:
+    """numpy's `_reconstruct`: an array without its state."""
     if subtype != "numpy.ndarray" or type(subtype) is not Name:
         raise ValueError("an array of another class than numpy.ndarray")
     return Array()
 
 
 def array_of(state: Any) -> np.ndarray | LazyArray:
+    """The array of a state that numpy's `__setstate__` takes."""
     version, shape, dtype, fortran, data = state
     if version != 1 or isinstance(data, list):
         raise ValueError("an array of objects")
@@ -42,10 +44,12 @@ def array_of(state: Any) -> np.ndarray | LazyArray:
 
 
 def from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """numpy's `_frombuffer`."""
     return Array(_from_bytes(data, dtype, shape, order))
 
 
 def scalar(dtype: Any, data: Any) -> Array:
+    """numpy's `scalar`, as an array without axes."""
     return Array(_from_bytes(data, dtype, (), "C"))
 
 
@@ -63,6 +67,7 @@ def _from_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | L
 
 
 def named_dtype(name: Any, align: Any = False, copy: Any = False) -> DType:
+    """numpy's `dtype(name)`, or a type of ml_dtypes."""
     if type(name) is Name:
         return DType(_mapped.EXTENDED[name.rpartition(".")[2]])
     if type(name) is not str or not re.fullmatch(r"[<>=|]?[a-z]\d{1,2}", name):
@@ -71,6 +76,7 @@ def named_dtype(name: Any, align: Any = False, copy: Any = False) -> DType:
 
 
 def dtype_of_state(dtype: np.dtype, state: Any) -> np.dtype:
+    """The dtype with the byte order of a state that numpy's `dtype.__setstate__` takes."""
     _, order, subtype, names, fields, *_ = state
     if (subtype, names, fields) != (None, None, None) or order not in ("<", ">", "=", "|"):
         raise ValueError("a type of other things than numbers")
@@ -78,6 +84,7 @@ def dtype_of_state(dtype: np.dtype, state: Any) -> np.dtype:
 
 
 def jax_array(function: Any, arguments: Any, state: Any, notes: Any) -> Array:
+    """JAX's `_reconstruct_array`, from the parts of numpy's array."""
     if type(function) is not Name or not function.endswith("._reconstruct"):
         raise ValueError("a JAX array that is not made of numpy's")
     return Array(array_of(state))

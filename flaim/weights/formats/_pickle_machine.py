@@ -229,6 +229,7 @@ class _Refused(Exception):
 
 
 def key_of(value: Any) -> Any:
+    """The value, if it may be a dictionary's key."""
     if type(value) not in (str, int, float, bool, type(None)):
         raise ValueError(f"a key is a {type(value).__name__}")
     if type(value) is int and abs(value) >> 60:  # larger numbers can be chosen to have equal hashes
