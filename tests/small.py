@@ -1,6 +1,12 @@
-"""One small variant of each family, with random variables and images: what tests run for all families."""
+"""One small variant of each family, with random variables and images: what tests run for all families.
 
+Compiling costs far more than tracing. So what crosses all families compiles each family's forward pass once or twice
+and traces the rest; compiled and run is the rest for `UNLIKE`.
+"""
+
+import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +15,8 @@ import numpy as np
 import flaim_core as core
 from flaim import models, registry
 
+# Families whose blocks are unlike each other.
+UNLIKE = ("resnet", "vit", "efficientnet", "swin")
 # By family: an architecture, and the options that make it small.
 SMALL = {name: registry.family(name).tiny for name in registry.families()}
 
@@ -39,3 +47,20 @@ def randomised(model: models.Model) -> dict:
 def images(model: models.Model, batch: int = 2) -> jax.Array:
     shape = model.image(batch).shape
     return jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
+
+
+class Case(NamedTuple):
+    """A family's small model, its variables and three images, and its logits of them."""
+
+    model: models.Model
+    variables: dict
+    x: jax.Array
+    logits: jax.Array
+
+
+@functools.cache
+def case(family: str) -> Case:
+    """Compiled once in a process, whichever tests ask for it."""
+    model = small(family)
+    variables, x = randomised(model), images(model, 3)
+    return Case(model, variables, x, jax.jit(lambda v, x: model.apply(v, x).value)(variables, x))

@@ -2,7 +2,10 @@
 
 from flaim_core.layers._attention import attend, attention
 from flaim_core.layers._attention_pool import attention_pool
+from flaim_core.layers._bam import bam
+from flaim_core.layers._cbam import cbam, cbam_channel_attention, cbam_spatial_attention
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
+from flaim_core.layers._class_token import class_token
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
@@ -24,17 +27,24 @@ from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, fused_
 from flaim_core.layers._mixed_conv import mixed_conv
 from flaim_core.layers._mlp import gelu, gelu_tanh, glu, mlp, packed_glu, quick_gelu, relu
 from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm, layer_norm, rms_norm
+from flaim_core.layers._norm_act_conv import norm_act_conv
 from flaim_core.layers._patch_embed import patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
+from flaim_core.layers._star_relu import star_relu
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
     "attend",
     "attention",
     "attention_pool",
+    "bam",
     "batch_norm",
     "block_attention",
+    "cbam",
+    "cbam_channel_attention",
+    "cbam_spatial_attention",
+    "class_token",
     "classifier",
     "classifier_head",
     "conditional_conv",
@@ -63,6 +73,7 @@ __all__ = [
     "mbconv",
     "mixed_conv",
     "mlp",
+    "norm_act_conv",
     "packed_glu",
     "pair",
     "patch_embed",
@@ -77,5 +88,6 @@ __all__ = [
     "rms_norm",
     "round_features",
     "squeeze_excite",
+    "star_relu",
     "window_attention",
 ]

@@ -64,7 +64,8 @@ def relative_position_index(window: Pair) -> Int[np.ndarray, "t t"]:
     rows, columns = (axis.ravel() for axis in np.indices(window))
     down = rows[:, None] - rows[None] + window[0] - 1
     right = columns[:, None] - columns[None] + window[1] - 1
-    return down * (2 * window[1] - 1) + right
+    # int32 with and without x64: JAX keeps the type that it first gave an array of int64.
+    return (down * (2 * window[1] - 1) + right).astype(np.int32)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """torch's module for each of `tests.core.layers.cases.LAYERS`."""
 
 import functools
+from collections import OrderedDict
 
 import torch
 
@@ -15,8 +16,64 @@ class LayerNorm2d(torch.nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class StarReLU(torch.nn.Module):
+    """Yu et al. (2022), equation 4."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return self.weight * torch.clamp(x, min=0) ** 2 + self.bias
+
+
+class Bam(torch.nn.Module):
+    """Park et al. (2018), equations 2 to 5, the two branches multiplied as in the authors' code."""
+
+    def __init__(self, dim, hidden, dilation):
+        super().__init__()
+        nn = torch.nn
+        self.channel = nn.ModuleDict(
+            {"fc1": nn.Linear(dim, hidden), "norm": nn.BatchNorm1d(hidden), "fc2": nn.Linear(hidden, dim)}
+        )
+        self.spatial = nn.ModuleDict({"conv1": nn.Conv2d(dim, hidden, 1), "norm1": nn.BatchNorm2d(hidden)})
+        for i in (2, 3):
+            self.spatial[f"conv{i}"] = nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation)
+            self.spatial[f"norm{i}"] = nn.BatchNorm2d(hidden)
+        self.spatial["conv4"] = nn.Conv2d(hidden, 1, 1)
+
+    def forward(self, x):
+        channel = self.channel["norm"](self.channel["fc1"](x.mean((2, 3))))
+        channel = self.channel["fc2"](channel.relu())[:, :, None, None]
+        y = x
+        for i in (1, 2, 3):
+            y = self.spatial[f"norm{i}"](self.spatial[f"conv{i}"](y)).relu()
+        return x + x * torch.sigmoid(channel * self.spatial["conv4"](y))
+
+
+class ClassToken(torch.nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.cls_token = torch.nn.Parameter(torch.zeros(1, 1, dim))
+
+    def forward(self, x):
+        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+
+
+def norm_act_conv(dim, features, **options):
+    """He et al. (2016): norm, activation, convolution."""
+    parts = {"norm": torch.nn.BatchNorm2d(dim), "act": torch.nn.ReLU()}
+    parts["conv"] = torch.nn.Conv2d(dim, features, bias=False, **options)
+    return torch.nn.Sequential(OrderedDict(parts))
+
+
 # torch's module for each of `LAYERS`.
 MODULES = {
+    "star_relu": StarReLU(),
+    "bam": Bam(8, 4, 2),
+    "cbam": oracle.timm.layers.cbam.CbamModule(8, rd_channels=4),
+    "class_token": ClassToken(8),
+    "norm_act_conv": norm_act_conv(8, 6, kernel_size=3, stride=2, padding=1),
     "linear": torch.nn.Linear(8, 5),
     "conv": torch.nn.Conv2d(8, 6, (3, 5), stride=2, groups=2, padding=(1, 2)),
     "batch_norm": torch.nn.BatchNorm2d(8),

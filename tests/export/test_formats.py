@@ -16,7 +16,7 @@ from flaim.cli import app
 from flaim.data import load_digits
 from flaim.weights import load
 from tests.oracle import relative_error
-from tests.small import images, randomised, small
+from tests.small import case, images, randomised, small
 
 NORM_STATS = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
 
@@ -32,9 +32,7 @@ def flaim(*args):
 
 @pytest.mark.parametrize("family", models.families())
 def test_onnx(family, tmp_path):
-    model = small(family)
-    variables, x = randomised(model), images(model, 3)
-    expected = model.apply(variables, x).value
+    model, variables, x, expected = case(family)
     (path,) = export.save_onnx(export.to_onnx(model, variables), tmp_path / "model.onnx")
     for n in (1, 3):
         assert relative_error(onnx_outputs(path, x[:n]), expected[:n]) < 1e-4

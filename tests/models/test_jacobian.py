@@ -28,8 +28,8 @@ def test_jacobian_of_a_kernel_under_jit(kernel, options):
     assert relative_error(jax.jit(jacobian)(TOKENS), jacobian(TOKENS)) < 1e-5
 
 
-# Those that normalise the last axis, as the fault needs it; of the others none has it.
-@pytest.mark.parametrize("family", ["convnext", "maxvit", "swin", "vit"])
+# They normalise the last axis, as the fault needs it.
+@pytest.mark.parametrize("family", ["convnext", "vit"])
 def test_jacobian_of_a_model_under_jit(family):
     """Its product with an image is the derivative in that direction, which no fusion spoils."""
     model = small(family, n_classes=64)

@@ -13,9 +13,7 @@ from jax.sharding import PartitionSpec as P
 from flaim import models
 from tests.small import images, randomised, small
 
-# Families whose blocks are unlike each other. Programs of all families are traced; those of these are compiled and run.
-UNLIKE = ("resnet", "vit", "efficientnet", "swin")
-# And of these two, everything.
+# Programs of all families are traced, those of `UNLIKE` are compiled and run, and of these two everything is.
 THOROUGH = ("resnet", "vit")
 BATCH, DEVICES = 8, 4
 REPLICATED = P()

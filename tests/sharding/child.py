@@ -25,8 +25,8 @@ from jax.sharding import PartitionSpec as P
 
 from flaim import models
 from tests.sharding.adapters import check_eqx, check_haiku, check_linen, check_nnx
-from tests.sharding.cases import BATCH, DEVICES, THOROUGH, UNLIKE, assert_same, case, first_axis, mapped, put, run
-from tests.small import small
+from tests.sharding.cases import BATCH, DEVICES, THOROUGH, assert_same, case, first_axis, mapped, put, run
+from tests.small import UNLIKE, small
 
 
 def assert_divided(function: Callable, inputs: tuple, compiled: Any) -> None:

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from flaim import models
-from tests.sharding.child import KINDS, UNLIKE
+from tests.sharding.child import KINDS
+from tests.small import UNLIKE
 
 
 def checked(*names: str) -> list[dict]:

@@ -139,7 +139,7 @@ def tree(file: File, root: int, kind: int, key_size: int) -> Iterator[tuple[memo
     while nodes:
         address = nodes.pop()
         if address in seen:
-            raise ValueError(f"a tree that goes around in a circle, at {address}")
+            raise ValueError(f"a cyclic tree at {address}")
         seen.add(address)
         fields = file.at(address, b"TREE")
         found, level, count, _, _ = fields.all("BBHQQ")
@@ -170,7 +170,7 @@ def records(file: File, address: int, kind: int) -> Iterator[memoryview]:
     while nodes:
         address, count, height = nodes.pop()
         if address in seen:
-            raise ValueError(f"a tree that goes around in a circle, at {address}")
+            raise ValueError(f"a cyclic tree at {address}")
         seen.add(address)
         fields = file.at(address, b"BTIN" if height else b"BTLF")
         fields.take(2)

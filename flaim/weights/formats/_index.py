@@ -38,7 +38,7 @@ def read(path: Path, data: memoryview) -> dict[str, Any]:
     if problems:
         more = [f"and {len(problems) - 50} more"] if len(problems) > 50 else []
         listed = "".join(f"\n  {problem[:400]}" for problem in problems[:50] + more)
-        raise CheckpointError(f"{path} is not the index of what is beside it:{listed}")
+        raise CheckpointError(f"{path} does not agree with the files beside it:{listed}")
     return tensors
 
 

@@ -68,7 +68,7 @@ def dtype_of(name: str) -> np.dtype:
     except (TypeError, ValueError, SyntaxError):
         dtype = np.dtype("V")
     if dtype.kind not in _NUMBERS or dtype.itemsize > 16:
-        raise ValueError(f"{name[:50]!r} is no type of numbers")
+        raise ValueError(f"{name[:50]!r} is not a type of numbers")
     return dtype
 
 

@@ -233,7 +233,7 @@ def key_of(value: Any) -> Any:
     if type(value) not in (str, int, float, bool, type(None)):
         raise ValueError(f"a key is a {type(value).__name__}")
     if type(value) is int and abs(value) >> 60:  # larger numbers can be chosen to have equal hashes
-        raise ValueError("a key is a huge number")
+        raise ValueError("a key is a number of too many digits")
     return value
 
 

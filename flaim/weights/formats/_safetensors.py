@@ -75,7 +75,7 @@ def _header(path: Path, data: memoryview) -> tuple[dict[str, Any], int]:
         header = _json.parse(str(data[8 : 8 + size], "utf-8"))
         notes = header.get("__metadata__", {})
         if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
-            raise ValueError("its __metadata__ are no texts by name")
+            raise ValueError("its __metadata__ is not a mapping from text to text")
         return header, 8 + size
 
 

@@ -125,7 +125,7 @@ def _from_pickles(path: Path, data: memoryview) -> Any:
     def note(identifier: Any) -> None:
         dtype, key, count = _parts(identifier, order)
         if wanted.setdefault(key, (dtype, count)) != (dtype, count) or identifier[5:] not in ((), (None,)):
-            raise ValueError("a storage that is a part of another one")
+            raise ValueError("a view of another storage")
 
     # The storages come last, so the object is read twice: first for the storages' dtypes, then for the tensors.
     _, position = Machine(data, where, {**TORCH_FUNCTIONS, **dict.fromkeys(_REBUILD, _inert)}, note, start).run()
@@ -197,7 +197,7 @@ def _rebuild_typed_tensor(
 
 def _rebuild_parameter(tensor: Any, *notes: Any) -> Array:
     if not isinstance(tensor, Array):
-        raise ValueError("a parameter that is no tensor")
+        raise ValueError("a parameter that is not a tensor")
     return tensor
 
 

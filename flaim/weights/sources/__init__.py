@@ -147,7 +147,7 @@ def weights_file(location: Location) -> Path:
     if location.repo is not None:
         return _in_repository(location.repo, location.file)
     if location.url is None:
-        raise FileNotFoundError("nobody says where the checkpoint is")
+        raise FileNotFoundError("the checkpoint has no known address: neither a repository nor a URL")
     return https.fetch(location.url, location.digest)
 
 

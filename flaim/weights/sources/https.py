@@ -88,7 +88,7 @@ def _download(url: str, file: BinaryIO, digest: str | None) -> None:
     if expected and found.hexdigest() != expected:
         raise CheckpointError(
             f"{url} is not the file that was published: its {algorithm} is {found.hexdigest()}, expected {expected}. "
-            "Nothing of it was kept"
+            "The incomplete file was deleted"
         )
 
 

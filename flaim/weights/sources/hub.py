@@ -44,7 +44,7 @@ def fetch(repo: str, filename: str) -> Path:
         raise FileMissingError(f"{repo} has no file {filename!r}") from error
     except (*transport_errors, OSError) as error:
         raise HubError(
-            f"downloading {filename} of {repo} failed: {_first_line(error)}. What was incomplete is gone from the "
+            f"downloading {filename} of {repo} failed: {_first_line(error)}. The incomplete file was deleted from the "
             "cache; try again"
         ) from error
 

@@ -8,6 +8,11 @@ TOKENS = normal(4, 9, 8)
 
 # Kernel, its input, options.
 LAYERS = {
+    "star_relu": (core.star_relu, TOKENS, {}),
+    "bam": (core.bam, MAP, {"hidden": 4, "dilation": 2}),
+    "cbam": (core.cbam, MAP, {"hidden": 4}),
+    "class_token": (core.class_token, TOKENS, {}),
+    "norm_act_conv": (core.norm_act_conv, MAP, {"features": 6, "stride": 2}),
     "linear": (core.linear, TOKENS, {"features": 5}),
     "conv": (core.conv, MAP, {"features": 6, "kernel_size": (3, 5), "stride": 2, "groups": 2, "padding": (1, 2)}),
     "batch_norm": (core.batch_norm, MAP, {}),

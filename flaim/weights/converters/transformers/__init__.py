@@ -1,23 +1,35 @@
 """Hugging Face transformers: its model types, the names of its tensors, and its image processors.
 
-`_model_types` is a table of the model types, `_options` reads their configurations, `_names` renames the tensors, and
-`_preprocessing` reads the image processor's file.
+Each module without an underscore has one or more model types: how their configurations are read (`MODEL_TYPES`), and
+the names of their tensors (`NAMES`, by flaim's family). `_preprocessing` reads the image processor's file.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flaim_core as core
+from flaim.family import OlderNames, rename
 from flaim.options import nearest
 from flaim.weights.converters._converter import Converter, Documents, Tensors
-from flaim.weights.converters.timm import TORCH_LAYOUTS, tensor_name
-from flaim.weights.converters.transformers._model_types import MODEL_TYPES, options_of
-from flaim.weights.converters.transformers._names import plain, translate
+from flaim.weights.converters.timm import TORCH_LAYOUTS, by_path, tensor_name
+from flaim.weights.converters.transformers import convnext, efficientnet, resnet, swin, vit
+from flaim.weights.converters.transformers._model_type import ModelType, options_of
+from flaim.weights.converters.transformers._names import plain
 from flaim.weights.converters.transformers._preprocessing import preprocessing_of
 from flaim.weights.errors import CheckpointError
 from flaim.weights.info import CheckpointInfo, Preprocessing
 
 __all__ = ["TRANSFORMERS"]
+
+_MODULES = (vit, swin, convnext, resnet, efficientnet)
+# By `model_type`.
+MODEL_TYPES: dict[str, ModelType] = {}
+# By flaim's family: the naming schemes of a checkpoint.
+NAMES: dict[str, Callable[[CheckpointInfo], tuple[OlderNames, ...]]] = {}
+for _module in _MODULES:
+    MODEL_TYPES |= _module.MODEL_TYPES
+    NAMES |= _module.NAMES
 
 _CLASSIFIER = re.compile(r"^(cls_classifier|classifier|classifier\.1|visual_projection)\.weight$")
 _GENERIC_LABEL = re.compile(r"^LABEL_\d+$")
@@ -87,6 +99,23 @@ def _labels(data: Mapping[str, Any], n_classes: int) -> tuple[str, ...] | None:
     if not labels or sorted(labels) != list(range(n_classes)) or all(map(_GENERIC_LABEL.match, labels.values())):
         return None
     return tuple(labels[i] for i in range(n_classes))
+
+
+def translate(tensors: Tensors, info: CheckpointInfo, leaves: Mapping[str, core.Leaf]) -> dict[str, Any]:
+    """The tensors by the paths of flaim's leaves, in PyTorch's layout."""
+    return by_path(renamed(tensors, info), leaves)
+
+
+def renamed(tensors: Tensors, info: CheckpointInfo) -> dict[str, Any]:
+    """The tensors under timm's names, in PyTorch's layout."""
+    tensors = plain(tensors)
+    schemes = NAMES[info.family](info) if info.family in NAMES else ()
+    names = next((n for n in schemes if any(re.search(n.marker, name) for name in tensors)), None)
+    if names is None:
+        return tensors
+    renamed = ((rename(name, names.rules), value) for name, value in tensors.items())
+    tensors = {name: value for name, value in renamed if name is not None}
+    return names.finish(tensors) if names.finish else tensors
 
 
 TRANSFORMERS = Converter("transformers", recognises, describe, translate, layouts=TORCH_LAYOUTS, name_of=tensor_name)
