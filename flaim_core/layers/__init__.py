@@ -6,9 +6,11 @@ from flaim_core.layers._bam import bam
 from flaim_core.layers._cbam import cbam, cbam_channel_attention, cbam_spatial_attention
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
 from flaim_core.layers._class_token import class_token
+from flaim_core.layers._class_attention import class_attention
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
+from flaim_core.layers._cross_covariance_attention import cross_covariance_attention
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
@@ -32,6 +34,7 @@ from flaim_core.layers._patch_embed import patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
 from flaim_core.layers._star_relu import star_relu
+from flaim_core.layers._talking_heads_attention import talking_heads_attention
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -45,12 +48,14 @@ __all__ = [
     "cbam_channel_attention",
     "cbam_spatial_attention",
     "class_token",
+    "class_attention",
     "classifier",
     "classifier_head",
     "conditional_conv",
     "conv",
     "conv_norm_act",
     "conv_norm_relu",
+    "cross_covariance_attention",
     "depthwise_separable",
     "differential_attention",
     "differential_heads",
@@ -89,5 +94,6 @@ __all__ = [
     "round_features",
     "squeeze_excite",
     "star_relu",
+    "talking_heads_attention",
     "window_attention",
 ]

@@ -3,6 +3,7 @@
 from flaim_core._jax import max_dim
 from flaim_core.ops._attention import attention_weights, dot_product_attention
 from flaim_core.ops._broadcast import merge_axes, per_channel, repeat_over_batch, split_axis
+from flaim_core.ops._channel_attention import channel_attention, channel_attention_weights
 from flaim_core.ops._dense import dense
 from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._fusion import fusion_boundary
@@ -30,6 +31,8 @@ __all__ = [
     "attention_weights",
     "avg_pool",
     "blur_pool",
+    "channel_attention",
+    "channel_attention_weights",
     "check_fits",
     "conv",
     "conv_per_sample",

@@ -83,6 +83,9 @@ MODULES = {
     "squeeze_excite": oracle.timm.layers.SqueezeExcite(8, rd_channels=8),
     "efficient_channel_attention": oracle.timm.layers.EcaModule(8),
     "attention": oracle.timm.layers.Attention(8, num_heads=2, qkv_bias=True),
+    "class_attention": oracle.timm.models.cait.ClassAttn(8, num_heads=2, qkv_bias=True),
+    "cross_covariance_attention": oracle.timm.models.xcit.XCA(8, num_heads=2, qkv_bias=True),
+    "talking_heads_attention": oracle.timm.models.cait.TalkingHeadAttn(8, num_heads=2, qkv_bias=True),
     "mlp": oracle.timm.layers.Mlp(8, 16),
     "patch_embed": oracle.timm.layers.PatchEmbed((6, 4), 2, 8, 5, output_fmt="NHWC"),
     "mbconv": blocks.InvertedResidual(

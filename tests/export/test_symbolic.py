@@ -12,6 +12,7 @@ from tests.small import UNLIKE, case, images, randomised, small
 PLATFORMS = ["cpu", "cuda", "tpu"]
 # Where a leaf is made for one image size, and which.
 FIXED = {
+    "cait": "pos_embed",
     "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
     "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
     "vit": "pos_embed",

@@ -44,6 +44,20 @@ MODELS = {
             "layers/1/blocks/1/attn/weights": (2, 1, 2, 49, 49),
         },
     ),
+    "cait": (
+        small("cait"),
+        {
+            **{f"blocks/{i}/attn/weights": (2, 2, 4, 4) for i in range(2)},
+            "blocks_token_only/0/attn/weights": (2, 2, 1, 5),
+        },
+    ),
+    "xcit": (
+        small("xcit"),
+        {
+            **{f"blocks/{i}/attn/weights": (2, 2, 8, 8) for i in range(2)},
+            "cls_attn_blocks/0/attn/weights": (2, 2, 1, 17),
+        },
+    ),
     "maxvit": (
         small("maxvit"),
         {

@@ -17,6 +17,8 @@ KERNELS = {
     "rms_norm": (core.rms_norm, {}),
     "group_norm": (core.group_norm, {"groups": 4}),
     "attention": (core.attention, {"num_heads": 4}),
+    "cross_covariance_attention": (core.cross_covariance_attention, {"num_heads": 4}),
+    "talking_heads_attention": (core.talking_heads_attention, {"num_heads": 4}),
     "attention_pool": (core.attention_pool, {"num_heads": 4, "hidden": 32}),
 }
 

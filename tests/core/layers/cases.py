@@ -22,6 +22,9 @@ LAYERS = {
     "squeeze_excite": (core.squeeze_excite, MAP, {"hidden": 8}),
     "efficient_channel_attention": (core.efficient_channel_attention, MAP, {}),
     "attention": (core.attention, TOKENS, {"num_heads": 2}),
+    "class_attention": (core.class_attention, TOKENS, {"num_heads": 2}),
+    "cross_covariance_attention": (core.cross_covariance_attention, TOKENS, {"num_heads": 2}),
+    "talking_heads_attention": (core.talking_heads_attention, TOKENS, {"num_heads": 2}),
     "mlp": (core.mlp, TOKENS, {"hidden": 16}),
     "patch_embed": (core.patch_embed, MAP[:, :, :4], {"dim": 5, "patch_size": 2}),
     "mbconv": (

@@ -1,0 +1,36 @@
+from jaxtyping import Array, Float
+
+from flaim_core import initializers, ops
+from flaim_core.checks import check_heads
+from flaim_core.layers._drop import dropout
+from flaim_core.layers._linear import linear
+from flaim_core.scope import Scope, kernel
+
+
+@kernel
+def cross_covariance_attention(
+    scope: Scope,
+    x: Float[Array, "*b n c"],
+    *,
+    num_heads: int,
+    qkv_bias: bool = True,
+    proj_bias: bool = True,
+    drop_rate: float = 0.0,
+) -> Float[Array, "*b n c"]:
+    """Multi-head self-attention among channels instead of tokens (XCA), at a cost that is linear in the tokens.
+
+    Leaf: `temperature` (heads, 1, 1), which multiplies the products of queries and keys; both are normalised over the
+    tokens. Paths: `qkv`, `proj`. Captured on request: `weights` (*b, heads, d, d), the softmax.
+    El-Nouby et al., "XCiT: Cross-Covariance Image Transformers" (2021), section 3.2.
+    """
+    *batch, tokens, dim = x.shape
+    check_heads(scope, dim, num_heads)
+    qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias).reshape(*batch, tokens, 3, num_heads, dim // num_heads)
+    query, key, value = (qkv[..., i, :, :] for i in range(3))
+    # In the dtype of the softmax.
+    dtype = ops.accumulation_dtype(x)
+    temperature = scope.param("temperature", (num_heads, 1, 1), initializers.ones, dtype=dtype)[:, 0, 0]
+    if scope.captures("weights"):
+        scope.capture("weights", ops.channel_attention_weights(query, key, temperature))
+    y = ops.channel_attention(query, key, value, temperature).reshape(*batch, tokens, dim)
+    return dropout(scope["proj_drop"], linear(scope["proj"], y, dim, bias=proj_bias), drop_rate)

@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flaim_core import initializers, ops
+from flaim_core.checks import check_heads
+from flaim_core.layers._drop import dropout
+from flaim_core.layers._linear import linear
+from flaim_core.scope import Scope, kernel
+
+_KERNEL_INIT = initializers.truncated_normal(0.02)
+
+
+@kernel
+def _mix_heads(scope: Scope, maps: Float[Array, "b h q k"]) -> Float[Array, "b h q k"]:
+    """Each head's map becomes an affine combination of all heads' maps. Leaves: `kernel` (in, out), `bias`.
+
+    A product of a small matrix with each image's maps, which stay where they are.
+    """
+    heads = maps.shape[1]
+    # In the dtype of the softmax.
+    weight = scope.param("kernel", (heads, heads), _KERNEL_INIT, layout="io", dtype=maps.dtype)
+    bias = scope.param("bias", (heads,), initializers.zeros, dtype=maps.dtype)
+    mixed = ops.repeat_over_batch(weight.T[None], maps) @ ops.merge_axes(maps, 2)
+    return mixed.reshape(maps.shape) + bias[None, :, None, None]
+
+
+@kernel
+def talking_heads_attention(
+    scope: Scope,
+    x: Float[Array, "b n c"],
+    *,
+    num_heads: int,
+    qkv_bias: bool = True,
+    proj_bias: bool = True,
+    drop_rate: float = 0.0,
+) -> Float[Array, "b n c"]:
+    """Multi-head self-attention that mixes the heads' logits before the softmax, and their weights after it.
+
+    Paths: `qkv`, `proj`; `proj_l` and `proj_w`, which mix the logits and the weights. Captured on request: `weights`
+    (b, heads, n, n), the softmax before it is mixed. Shazeer et al., "Talking-Heads Attention" (2020).
+    """
+    batch, tokens, dim = x.shape
+    check_heads(scope, dim, num_heads)
+    qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias).reshape(batch, tokens, 3, num_heads, dim // num_heads)
+    query, key, value = (jnp.swapaxes(qkv[:, :, i], 1, 2) for i in range(3))
+    query, dtype = query * (dim // num_heads) ** -0.5, ops.accumulation_dtype(x)
+    logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=dtype)
+    weights = jax.nn.softmax(_mix_heads(scope["proj_l"], logits), axis=-1)
+    if scope.captures("weights"):
+        scope.capture("weights", weights)
+    mixed = _mix_heads(scope["proj_w"], weights).astype(value.dtype)
+    y = jnp.einsum("bhqk,bhkd->bhqd", mixed, value, preferred_element_type=dtype).astype(value.dtype)
+    y = jnp.swapaxes(y, 1, 2).reshape(x.shape)
+    return dropout(scope["proj_drop"], linear(scope["proj"], y, dim, bias=proj_bias), drop_rate)
