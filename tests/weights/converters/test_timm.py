@@ -12,6 +12,7 @@ import flaim_core as core
 from flaim.weights import CheckpointError, CheckpointInfo, Preprocessing
 from flaim.weights.assign import assign
 from flaim.weights.converters import timm as naming
+from flaim.weights.formats import read
 from tests import oracle, parity
 from tests.oracle import timm
 
@@ -93,6 +94,71 @@ def test_original_swin():
     old["layers.0.blocks.0.attn_mask"] = np.zeros((64, 49, 49), np.float32)
     options = {"dim": 24, **options}
     check("swin_tiny_patch4_window7_224", reference, old, timm.models.swin_transformer.checkpoint_filter_fn, **options)
+
+
+SMALL_REGNET = {"depth": 6, "w0": 16, "wa": 16.0, "wm": 2.0, "group_size": 8}
+# A block's names in torchvision and Classy Vision, which differ in the last norm and the projection.
+REGNET_BLOCK = (
+    (r"\.conv1\.conv\.", ".f.a.0."),
+    (r"\.conv1\.bn\.", ".f.a.1."),
+    (r"\.conv2\.conv\.", ".f.b.0."),
+    (r"\.conv2\.bn\.", ".f.b.1."),
+    (r"^stem\.conv\.", "stem.0."),
+    (r"^stem\.bn\.", "stem.1."),
+)
+
+
+def test_torchvisions_regnet():
+    reference = oracle.create("regnety_004", **SMALL_REGNET)
+    old = rename(
+        oracle.state(reference),
+        *REGNET_BLOCK,
+        (r"\.conv3\.conv\.", ".f.c.0."),
+        (r"\.conv3\.bn\.", ".f.c.1."),
+        (r"\.se\.", ".f.se."),
+        (r"\.downsample\.conv\.", ".proj.0."),
+        (r"\.downsample\.bn\.", ".proj.1."),
+        (r"^s(\d)\.b(\d+)", lambda match: f"trunk_output.block{match[1]}.block{match[1]}-{int(match[2]) - 1}"),
+        (r"^head\.fc\.", "fc."),
+    )
+    check("regnety_004", reference, old, lambda state, model: timm.models.regnet._filter_fn(state), **SMALL_REGNET)
+
+
+@pytest.mark.parametrize("classes", [0, 5])
+def test_seers_regnet(tmp_path, classes):
+    reference = oracle.create("regnety_320", num_classes=classes, **SMALL_REGNET)
+    old = rename(
+        oracle.state(reference),
+        *REGNET_BLOCK,
+        (r"\.conv3\.conv\.", ".f.c."),
+        (r"\.conv3\.bn\.", ".f.final_bn."),
+        (r"\.se\.fc1\.", ".f.se.excitation.0."),
+        (r"\.se\.fc2\.", ".f.se.excitation.2."),
+        (r"\.downsample\.conv\.", ".proj."),
+        (r"\.downsample\.bn\.", ".bn."),
+        (r"^stem\.", "_feature_blocks.conv1.stem."),
+        (
+            r"^s(\d)\.b(\d+)",
+            lambda match: f"_feature_blocks.res{int(match[1]) + 1}.block{match[1]}-{int(match[2]) - 1}",
+        ),
+        (r"^head\.fc\.", "0.clf.0."),
+    )
+    old = {name: torch.from_numpy(np.array(value)) for name, value in old.items()}
+    heads = {name: value for name, value in old.items() if name.startswith("0.clf.")}
+    if not classes:
+        heads = {"0.projection_head.0.weight": torch.zeros(4, 4), "0.prototypes0.weight": torch.zeros(4, 4)}
+    trunk = {name: value for name, value in old.items() if not name.startswith("0.clf.")}
+    checkpoint = {
+        "phase_idx": 1,
+        "loss": {"name": "loss", "state": torch.zeros(3)},
+        "classy_state_dict": {
+            "optimizer": {"state": {"momentum": [torch.zeros(3)]}},
+            "base_model": {"model": {"trunk": trunk, "heads": heads}},
+        },
+    }
+    torch.save(checkpoint, tmp_path / "seer.torch")
+    tensors = read(tmp_path / "seer.torch")
+    check("regnety_320", reference, tensors, lambda *_: timm.models.regnet._filter_fn(checkpoint), **SMALL_REGNET)
 
 
 SMALL_VIT = {"depth": 2, "num_heads": 2}
