@@ -3,6 +3,7 @@
 from flaim_core.layers._attention import attend, attention
 from flaim_core.layers._attention_pool import attention_pool
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
+from flaim_core.layers._class_relative_position import class_relative_position_table
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
@@ -27,6 +28,7 @@ from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm
 from flaim_core.layers._patch_embed import patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
+from flaim_core.layers._standardised_conv import standardised_conv
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "attention_pool",
     "batch_norm",
     "block_attention",
+    "class_relative_position_table",
     "classifier",
     "classifier_head",
     "conditional_conv",
@@ -77,5 +80,6 @@ __all__ = [
     "rms_norm",
     "round_features",
     "squeeze_excite",
+    "standardised_conv",
     "window_attention",
 ]

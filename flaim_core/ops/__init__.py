@@ -10,6 +10,7 @@ from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_ma
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
 from flaim_core.ops._views import Pads, Sizes, subsample
 from flaim_core.ops._windows import (
+    class_relative_position_index,
     gather_bias,
     grid_partition,
     grid_reverse,
@@ -31,6 +32,7 @@ __all__ = [
     "avg_pool",
     "blur_pool",
     "check_fits",
+    "class_relative_position_index",
     "conv",
     "conv_per_sample",
     "dense",

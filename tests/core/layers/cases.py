@@ -10,6 +10,11 @@ TOKENS = normal(4, 9, 8)
 LAYERS = {
     "linear": (core.linear, TOKENS, {"features": 5}),
     "conv": (core.conv, MAP, {"features": 6, "kernel_size": (3, 5), "stride": 2, "groups": 2, "padding": (1, 2)}),
+    "standardised_conv": (
+        core.standardised_conv,
+        MAP,
+        {"features": 6, "kernel_size": 3, "stride": 2, "padding": "same", "bias": True},
+    ),
     "batch_norm": (core.batch_norm, MAP, {}),
     "layer_norm": (core.layer_norm, MAP, {}),
     "group_norm": (core.group_norm, MAP, {"groups": 4}),
