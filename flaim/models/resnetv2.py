@@ -12,7 +12,6 @@ shortcuts and the last convolution of each block have biases (`conv_bias`); the 
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -26,37 +25,14 @@ from flaim_core import (
     drop_path_schedule,
     evo_norm,
     group_norm,
-    initializers,
     kernel,
     ops,
     relu,
     round_features,
+    standardised_conv,
 )
 from flaim_core.checks import per_stage
 from flaim_core.layers.pooling import max_pooling
-
-
-@kernel
-def standardised_conv(
-    scope: Scope,
-    x: Float[Array, "b h w c"],
-    features: int,
-    *,
-    kernel_size: int,
-    stride: int = 1,
-    bias: bool = False,
-    eps: float = 1e-8,
-) -> Float[Array, "b h2 w2 f"]:
-    """Convolution whose kernel is normalised, for each output, to mean 0 and variance 1. Qiao et al. (2019)."""
-    shape = (kernel_size, kernel_size, x.shape[-1], features)
-    weight = scope.param("kernel", shape, initializers.he_normal_fan_out, layout="hwio")
-    wide = ops.at_least_float32(weight)
-    centred = wide - jnp.mean(wide, (0, 1, 2), keepdims=True)
-    var = jnp.mean(jnp.square(centred), (0, 1, 2), keepdims=True)
-    weight = (centred * jax.lax.rsqrt(var + eps)).astype(x.dtype)
-    padding = (stride - 1 + kernel_size - 1) // 2
-    y = ops.conv(x, weight, stride=(stride, stride), padding=((padding, padding), (padding, padding)))
-    return y + ops.per_channel(scope.param("bias", (features,), initializers.zeros), y) if bias else y
 
 
 def norm_relu(scope: Scope, x: Float[Array, "b h w c"], *, norm: Callable = batch_norm) -> Float[Array, "b h w c"]:

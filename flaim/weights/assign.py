@@ -200,20 +200,29 @@ def _squeeze(shape: tuple[int, ...]) -> list[int]:
 
 
 def _position_embedding(leaf: core.Leaf, array: np.ndarray, model: Model, info: CheckpointInfo) -> np.ndarray:
-    kernel = core.flatten(model.spec()).get("params/patch_embed/proj/kernel")
-    if kernel is None or array.ndim != 3 or array.shape[::2] != leaf.shape[::2]:
+    new, old = (_grid(model, size) for size in (model.input_size, info.input_size))
+    if new is None or old is None or array.ndim != 3 or array.shape[::2] != leaf.shape[::2]:
         return array
-    new = tuple(side // patch for side, patch in zip(model.input_size, kernel.shape))
     prefix = leaf.shape[1] - new[0] * new[1]
     tokens = array.shape[1] - prefix
     if prefix < 0 or tokens <= 0:
         return array
-    old = tuple(side // patch for side, patch in zip(info.input_size, kernel.shape))
     if old[0] * old[1] != tokens:  # the configuration has a wrong size; most images are square
         old = (round(tokens**0.5),) * 2
     if old == new or old[0] * old[1] != tokens:
         return array
     return resample.resample_position_embedding(array, old, new, interpolation=_timm(model).interpolation(model.name))
+
+
+def _grid(model: Model, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Height and width of the map of patches of an image of `size`; None if the model does not cut it into patches."""
+    leaves = core.flatten(model.spec())
+    if any(path.startswith("params/patch_embed/backbone/") for path in leaves):  # hybrids: patches of a feature map
+        image = model.replace(input_size=size).image()
+        height, width = core.shapes(model._call, image, capture="patches")[1]["patches"].shape[1:3]
+        return height, width
+    kernel = leaves.get("params/patch_embed/proj/kernel")
+    return None if kernel is None else (size[0] // kernel.shape[0], size[1] // kernel.shape[1])
 
 
 def _relative_table(leaf: core.Leaf, array: np.ndarray, model: Model, info: CheckpointInfo) -> np.ndarray:
@@ -228,11 +237,11 @@ def _window(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] |
     """Height and width of the window that a relative position table of this shape belongs to.
 
     A flat table `(offsets, heads)` gives only the number of offsets. Of the windows with this number, the result is the
-    one whose aspect ratio is closest to the image's.
+    one whose aspect ratio is closest to the image's. The number is odd; three more rows are a class token's.
     """
     if len(shape) == 3:
         return (shape[1] + 1) // 2, (shape[2] + 1) // 2
-    count = shape[0]
+    count = shape[0] if shape[0] % 2 else shape[0] - 3
     windows = [((d + 1) // 2, (count // d + 1) // 2) for d in range(1, count + 1, 2) if count % d == 0]
     return min(windows, key=lambda w: abs(np.log(w[0] / w[1] * image[1] / image[0])), default=None)
 

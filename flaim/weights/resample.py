@@ -81,15 +81,17 @@ def _table_weights(old: int, new: int) -> np.ndarray:
 def resample_relative_table(table: np.ndarray, old_window: tuple[int, int], new_window: tuple[int, int]) -> np.ndarray:
     """A relative position bias table for another window.
 
-    The table is `(offsets, heads)` or `(heads, 2 * height - 1, 2 * width - 1)`.
+    The table is `(offsets, heads)` or `(heads, 2 * height - 1, 2 * width - 1)`. Rows that follow those of the offsets,
+    a class token's, stay as they are.
     """
     old, new = ([2 * side - 1 for side in window] for window in (old_window, new_window))
     rows, columns = (_table_weights(o, n) for o, n in zip(old, new))
     if table.ndim == 3:
         return np.einsum("yh,xw,nhw->nyx", rows, columns, table.astype(np.float64), optimize=True).astype(np.float32)
-    grid = table.reshape(*old, -1).astype(np.float64)
+    offsets, heads = old[0] * old[1], table.shape[-1]
+    grid = table[:offsets].reshape(*old, heads).astype(np.float64)
     grid = np.einsum("yh,xw,hwn->yxn", rows, columns, grid, optimize=True)
-    return grid.reshape(-1, table.shape[-1]).astype(np.float32)
+    return np.concatenate([grid.reshape(-1, heads), table[offsets:]]).astype(np.float32)
 
 
 def adapt_input_channels(

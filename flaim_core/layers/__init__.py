@@ -7,6 +7,7 @@ from flaim_core.layers._cbam import cbam, cbam_channel_attention, cbam_spatial_a
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
 from flaim_core.layers._class_token import class_token
 from flaim_core.layers._class_attention import class_attention
+from flaim_core.layers._class_relative_position import class_relative_position_table
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
@@ -35,6 +36,7 @@ from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
 from flaim_core.layers._star_relu import star_relu
 from flaim_core.layers._talking_heads_attention import talking_heads_attention
+from flaim_core.layers._standardised_conv import standardised_conv
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "cbam_spatial_attention",
     "class_token",
     "class_attention",
+    "class_relative_position_table",
     "classifier",
     "classifier_head",
     "conditional_conv",
@@ -95,5 +98,6 @@ __all__ = [
     "squeeze_excite",
     "star_relu",
     "talking_heads_attention",
+    "standardised_conv",
     "window_attention",
 ]

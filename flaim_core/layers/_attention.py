@@ -1,8 +1,9 @@
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import ops
+from flaim_core import initializers, ops
 from flaim_core.checks import check_heads
 from flaim_core.layers._drop import dropout
 from flaim_core.layers._linear import linear
@@ -29,6 +30,7 @@ def attention(
     *,
     num_heads: int,
     qkv_bias: bool = True,
+    key_bias: bool = True,
     proj_bias: bool = True,
     qk_norm: Callable | None = None,
     norm: Callable | None = None,
@@ -39,12 +41,17 @@ def attention(
 
     Paths: `qkv`, `proj`; `q_norm` and `k_norm` if `qk_norm` is given, a kernel that is applied to each head; `norm` if
     `norm` is given, a kernel that is applied before `proj`. `bias` is added to the logits and broadcasts to
-    (*b, heads, n, n). Captured on request: `weights` (*b, heads, n, n), the softmax.
+    (*b, heads, n, n). With `key_bias=False` keys have no bias; the leaves `q_bias` and `v_bias`, (c,), are the others'.
+    Captured on request: `weights` (*b, heads, n, n), the softmax.
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.2.
     """
     *batch, tokens, dim = x.shape
     check_heads(scope, dim, num_heads)
-    qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias).reshape(*batch, tokens, 3, num_heads, dim // num_heads)
+    qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias and key_bias)
+    if qkv_bias and not key_bias:
+        q_bias, v_bias = (scope.param(name, (dim,), initializers.zeros) for name in ("q_bias", "v_bias"))
+        qkv = qkv + ops.per_channel(jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]), qkv)
+    qkv = qkv.reshape(*batch, tokens, 3, num_heads, dim // num_heads)
     query, key, value = (qkv[..., i, :, :] for i in range(3))
     if qk_norm is not None:
         query, key = qk_norm(scope["q_norm"], query), qk_norm(scope["k_norm"], key)

@@ -11,6 +11,7 @@ from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_ma
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
 from flaim_core.ops._views import Pads, Sizes, subsample
 from flaim_core.ops._windows import (
+    class_relative_position_index,
     gather_bias,
     grid_partition,
     grid_reverse,
@@ -34,6 +35,7 @@ __all__ = [
     "channel_attention",
     "channel_attention_weights",
     "check_fits",
+    "class_relative_position_index",
     "conv",
     "conv_per_sample",
     "dense",

@@ -68,6 +68,18 @@ def relative_position_index(window: Pair) -> Int[np.ndarray, "t t"]:
     return (down * (2 * window[1] - 1) + right).astype(np.int32)
 
 
+def class_relative_position_index(size: Pair) -> Int[np.ndarray, "t t"]:
+    """`relative_position_index` of a class token followed by the tokens of a map.
+
+    Three indices follow those of the offsets: of the class token's attention to the map, of the map's attention to the
+    class token, and of the class token's to itself. Bao et al., "BEiT" (2021).
+    """
+    offsets = (2 * size[0] - 1) * (2 * size[1] - 1)
+    index = np.pad(relative_position_index(size), ((1, 0), (1, 0)))
+    index[0], index[1:, 0], index[0, 0] = offsets, offsets + 1, offsets + 2
+    return index
+
+
 @functools.cache
 def shifted_window_mask(size: Pair, window: Pair, shift: Pair) -> Float[np.ndarray, "n t t"]:
     """Attention bias for the `n` windows of a cyclically shifted map.

@@ -76,6 +76,7 @@ MODULES = {
     "norm_act_conv": norm_act_conv(8, 6, kernel_size=3, stride=2, padding=1),
     "linear": torch.nn.Linear(8, 5),
     "conv": torch.nn.Conv2d(8, 6, (3, 5), stride=2, groups=2, padding=(1, 2)),
+    "standardised_conv": oracle.timm.layers.StdConv2dSame(8, 6, 3, stride=2, bias=True, eps=1e-8),
     "batch_norm": torch.nn.BatchNorm2d(8),
     "layer_norm": LayerNorm2d(8, eps=1e-6),
     "group_norm": torch.nn.GroupNorm(4, 8),

@@ -13,6 +13,7 @@ PLATFORMS = ["cpu", "cuda", "tpu"]
 # Where a leaf is made for one image size, and which.
 FIXED = {
     "cait": "pos_embed",
+    "beit": "blocks/0/attn/relative_position_bias_table",
     "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
     "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
     "vit": "pos_embed",

@@ -43,6 +43,14 @@ def test_flat_table(new):
     assert oracle.relative_error(resample_relative_table(table, (7, 7), new), expected) < ROUNDING
 
 
+@pytest.mark.parametrize("new", [(12, 12), (7, 4)])
+def test_flat_table_with_rows_of_a_class_token(new):
+    table = normal(13 * 13 + 3, 3)
+    shape = ((2 * new[0] - 1) * (2 * new[1] - 1) + 3, 3)
+    expected = timm.layers.resize_rel_pos_bias_table(torch.from_numpy(table), new, shape)
+    assert oracle.relative_error(resample_relative_table(table, (7, 7), new), expected) < ROUNDING
+
+
 @pytest.mark.parametrize("new", [(12, 12), (6, 8)])
 def test_table_of_planes(new):
     table = normal(4, 13, 13)

@@ -16,6 +16,13 @@ def _finish_openai_clip(tensors: dict[str, Any]) -> dict[str, Any]:
     return _add_head_bias(tensors)
 
 
+def _finish_mobileclip(tensors: dict[str, Any]) -> dict[str, Any]:
+    tensors["pos_embed"] = tensors["pos_embed"][0]
+    if "head.weight" in tensors:
+        tensors["head.weight"] = tensors["head.weight"].T
+    return _add_head_bias(tensors)
+
+
 def _finish_dinov2(tensors: dict[str, Any]) -> dict[str, Any]:
     """With registers, timm adds the class token's position embedding to the token itself."""
     if "reg_token" in tensors:
@@ -66,6 +73,26 @@ OLDER_NAMES = (
         _finish_dinov2,
     ),
     OlderNames(r"\.gamma_1$", ((r"\.gamma_(\d)$", r".ls\1.gamma"),)),  # DeiT III
+    OlderNames(  # MobileCLIP
+        r"^image_encoder\.model\.patch_emb\.",
+        (
+            (r"^(?!image_encoder\.model\.)", None),
+            (r"^image_encoder\.model\.", ""),
+            (r"^patch_emb\.(\d+)\.block\.conv\.", r"patch_embed.backbone.\1.conv."),
+            (r"^patch_emb\.(\d+)\.block\.norm\.", r"patch_embed.backbone.\1.bn."),
+            (r"^pos_embed\.pos_embed\.pos_embed$", "pos_embed"),
+            (r"^post_transformer_norm\.", "norm."),
+            (r"^transformer\.", "blocks."),
+            (r"\.pre_norm_mha\.0\.", ".norm1."),
+            (r"\.pre_norm_mha\.1\.qkv_proj\.", ".attn.qkv."),
+            (r"\.pre_norm_mha\.1\.out_proj\.", ".attn.proj."),
+            (r"\.pre_norm_ffn\.0\.", ".norm2."),
+            (r"\.pre_norm_ffn\.1\.", ".mlp.fc1."),
+            (r"\.pre_norm_ffn\.4\.", ".mlp.fc2."),
+            (r"^classifier\.proj$", "head.weight"),
+        ),
+        _finish_mobileclip,
+    ),
     OlderNames(r"^pre_logits\.", ((r"^pre_logits\.", None),)),  # a representation layer that timm has given up
 )
 
@@ -86,7 +113,7 @@ def _interpolation(architecture: str) -> str:
 
 
 TIMM = Timm(
-    ("vision_transformer", "deit"),
+    ("vision_transformer", "vision_transformer_hybrid", "deit"),
     {
         "class_token": ("class_token", None),
         "depth": ("depth", None),

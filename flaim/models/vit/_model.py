@@ -56,6 +56,7 @@ def vit(
     num_heads: int,
     patch_size: int | tuple[int, int] = 16,
     mlp_ratio: float = 4.0,
+    embed: Callable = patch_embed,
     block: Callable = encoder_block,
     norm: Callable = layer_norm,
     embed_norm: Callable | None = None,
@@ -88,6 +89,8 @@ def vit(
 
     Args:
         n_classes: 0 gives all tokens, prefix tokens first.
+        embed: `patch_embed` or `hybrid_embed`, a convolutional network before it. Captured on request: `patches`, its
+            output (b, h, w, dim).
         block: Kernel `(scope, x, **options)`; `_blocks.py` lists the options. Where a block takes kernels `attn` and
             `mlp`, another one may be bound: `partial(encoder_block, mlp=glu)`.
         embed_norm, qk_norm, sub_norm: Norms, where given, of embedded patches, of each head's queries and keys, and
@@ -107,8 +110,10 @@ def vit(
     if not class_token and (distilled or pool is class_token_pool):
         raise ValueError("a model with class_token=False pools all tokens: give pool=average_pool or attention_pooling")
     check_heads(scope["blocks"], dim, num_heads)
-    embed: dict = dict(patch_size=patch_size, bias=not pre_norm, norm=embed_norm, drop_remainder=drop_remainder)
-    x = patch_embed(scope["patch_embed"], x, dim, **embed)
+    patches: dict = dict(patch_size=patch_size, bias=not pre_norm, norm=embed_norm, drop_remainder=drop_remainder)
+    x = embed(scope["patch_embed"], x, dim, **patches)
+    if scope.captures("patches"):
+        scope.capture("patches", x)
     require_fixed(scope, "pos_embed", x.shape[1:3])
     x = x.reshape(x.shape[0], -1, dim)
 

@@ -13,6 +13,7 @@ from flaim.models.vit._blocks import (
     parallel_things_block,
     res_post_block,
 )
+from flaim.models.vit._hybrid import conv_stem, hybrid_embed, resnet_d, standardised_resnet, standardised_stem
 from flaim.models.vit._model import attention_pooling, average_pool
 from flaim_core import differential_attention, gelu_tanh, glu, layer_norm, packed_glu, quick_gelu, rms_norm
 
@@ -57,6 +58,17 @@ _rms_norm_1e5 = partial(rms_norm, eps=1e-5)
 _glu_block = partial(encoder_block, mlp=glu)
 _packed_glu_block = partial(encoder_block, mlp=packed_glu)
 _diff_block = partial(encoder_block, attn=differential_attention)
+
+# Convolutional networks before the transformer, and the widths of models with ResNet-D.
+_R: dict = dict(embed=partial(hybrid_embed, backbone=standardised_stem))
+_R26: dict = dict(embed=partial(hybrid_embed, backbone=partial(standardised_resnet, depths=(2, 2, 2, 2))))
+_R50: dict = dict(embed=partial(hybrid_embed, backbone=partial(standardised_resnet, depths=(3, 4, 6, 3))))
+_R50_S16: dict = dict(embed=partial(hybrid_embed, backbone=partial(standardised_resnet, depths=(3, 4, 9))))
+_R26D: dict = dict(embed=partial(hybrid_embed, backbone=partial(resnet_d, depths=(2, 2, 2, 2))))
+_R50D: dict = dict(embed=partial(hybrid_embed, backbone=partial(resnet_d, depths=(3, 4, 6, 3))))
+_R50D_S16: dict = dict(embed=partial(hybrid_embed, backbone=partial(resnet_d, depths=(3, 4, 6))))
+_MCI: dict = dict(embed=partial(hybrid_embed, backbone=conv_stem, project=False))
+_small_d = _size(768, 8, 8, mlp_ratio=3.0)
 
 # Global average pooling of all tokens but the registers; then with the last norm before it instead of after it.
 _GAP: dict = dict(class_token=False, pool=average_pool)
@@ -258,6 +270,21 @@ VARIANTS: dict[str, dict] = {
     "aimv2_3b_patch14_336": _aimv2_3b(14, 336, **_AIM),
     "aimv2_3b_patch14_448": _aimv2_3b(14, 448, **_AIM),
     "vit_intern300m_patch14_448": _large(14, 448, n_classes=-1, layer_scale_init=0.1, final_norm=False),
+    # Hybrids: ViT after a ResNet or a convolutional stem
+    "vit_tiny_r_s16_p8_224": _tiny(8, 224, **_R),
+    "vit_tiny_r_s16_p8_384": _tiny(8, 384, **_R),
+    "vit_small_r26_s32_224": _small(1, 224, **_R26),
+    "vit_small_r26_s32_384": _small(1, 384, **_R26),
+    "vit_base_r26_s32_224": _base(1, 224, **_R26),
+    "vit_base_r50_s16_224": _base(1, 224, n_classes=-1, **_R50_S16),
+    "vit_base_r50_s16_384": _base(1, 384, **_R50_S16),
+    "vit_large_r50_s32_224": _large(1, 224, **_R50),
+    "vit_large_r50_s32_384": _large(1, 384, **_R50),
+    "vit_small_resnet26d_224": _small_d(1, 224, **_R26D),
+    "vit_small_resnet50d_s16_224": _small_d(1, 224, **_R50D_S16),
+    "vit_base_resnet26d_224": _base(1, 224, **_R26D),
+    "vit_base_resnet50d_224": _base(1, 224, **_R50D),
+    "vit_base_mci_224": _base(1, 224, n_classes=512, embed_prefix=False, **_MCI),
     # Small ones for tests
     "test_vit": dict(dim=64, depth=6, num_heads=2, mlp_ratio=3.0, input_size=160),
     "test_vit2": dict(dim=64, depth=8, num_heads=2, mlp_ratio=3.0, **_GAP, **_TEST),

@@ -1,8 +1,8 @@
 """Vision Transformers of google-research/vision_transformer and big_vision: `.npz` files without a configuration.
 
-The tensors' names and shapes give the widths, depth, patch size, heads, image size, pooling and classes. The authors
-use the tanh approximation of GELU. flaim computes exact GELU, as timm does with the same weights; `act=gelu_tanh`
-(`{"function": "gelu_tanh"}` in a configuration) selects the approximation.
+The tensors' names and shapes give the widths, depth, patch size, heads, image size, pooling and classes, and a
+hybrid's ResNet. The authors use the tanh approximation of GELU. flaim computes exact GELU, as timm does with the same
+weights; `act=gelu_tanh` (`{"function": "gelu_tanh"}` in a configuration) selects the approximation.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import flaim_core as core
-from flaim.family import rename
+from flaim.family import Rule, rename
 from flaim.options import nearest, ratio_of
 from flaim.weights.converters._converter import Converter, Documents, Tensors
 from flaim.weights.errors import CheckpointError
@@ -28,7 +28,14 @@ _PREFIX = re.compile(r"^(opt/target/|params/img/|params/)")
 
 _STACK = "Transformer/encoderblock/"  # arrays of all blocks, stacked along the first axis
 
-_RULES = (
+_BACKBONE = "patch_embed/backbone/"  # of hybrids: a ResNet, or its stem alone
+_RULES: tuple[Rule, ...] = (
+    (r"^conv_root/", f"{_BACKBONE}stem/conv/"),
+    (r"^gn_root/", f"{_BACKBONE}stem/norm/"),
+    (r"^block(\d+)/unit(\d+)/", lambda m: f"{_BACKBONE}stages/{int(m[1]) - 1}/blocks/{int(m[2]) - 1}/"),
+    (r"/conv_proj/", "/downsample/conv/"),
+    (r"/gn_proj/", "/downsample/norm/"),
+    (r"/gn(\d)/", r"/norm\1/"),
     (r"^embedding/", "patch_embed/proj/"),
     (r"^cls$", "cls_token"),
     (r"^(?:Transformer/)?(?:posembed_input/)?pos_embedding$", "pos_embed"),
@@ -63,11 +70,10 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
     """The description from the names and shapes of the tensors at `where`.
 
     Raises:
-        CheckpointError: The model is not a plain Vision Transformer, or lacks tensors that give its configuration.
+        CheckpointError: The model is no Vision Transformer, or lacks tensors that give its configuration.
     """
-    for marker, kind in (("MixerBlock_", "an MLP-Mixer"), ("conv_root/", "a hybrid of ResNet and Transformer")):
-        if any(marker in name for name in tensors):
-            raise CheckpointError(f"{where} holds {kind}; of these projects' models flaim has Vision Transformers")
+    if any("MixerBlock_" in name for name in tensors):
+        raise CheckpointError(f"{where} holds an MLP-Mixer; of these projects' models flaim has Vision Transformers")
     leaves = _renamed(tensors)
     needed = ("patch_embed/proj/kernel", "blocks/0/attn/query/kernel", "blocks/0/mlp/fc1/kernel")
     if missing := [name for name in needed if name not in leaves]:
@@ -79,7 +85,11 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
             f"and whose queries have shape {query}, expected (width, heads, width of a head)"
         )
     *patch, channels, dim = patches
-    tokens = leaves["pos_embed"].shape[1] if "pos_embed" in leaves else (224 // patch[0]) * (224 // patch[1])
+    embed, stride = _embed(leaves)
+    if stride > 1:
+        channels = next(value.shape[2] for name, value in leaves.items() if re.search(r"backbone/(stem/)?conv/k", name))
+    side = [stride * n for n in patch]
+    tokens = leaves["pos_embed"].shape[1] if "pos_embed" in leaves else (224 // side[0]) * (224 // side[1])
     class_token, grid = "cls_token" in leaves, math.isqrt(tokens)
     extra = tokens - grid**2
     if extra not in (0, int(class_token)):
@@ -91,6 +101,7 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
         "dim": dim,
         "depth": 1 + max(int(name.split("/")[1]) for name in leaves if name.startswith("blocks/")),
         "num_heads": query[1],
+        "embed": embed,
         "patch_size": patch[0] if patch[0] == patch[1] else patch,
         "mlp_ratio": ratio_of(hidden[1], dim),
         "class_token": class_token,
@@ -99,8 +110,9 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
         "fc_norm": None if class_token else False,
         "pooler": leaves["pooler/bias"].shape[0] if "pooler/bias" in leaves else None,
     }
-    size = grid * patch[0], grid * patch[1]
-    architecture, overrides = nearest("vit", r"^vit_(tiny|small|base|large|huge|giant|so400m)_patch", options, size)
+    size = grid * side[0], grid * side[1]
+    kind = r"r\d*_s" if stride > 1 else "patch"
+    architecture, overrides = nearest("vit", rf"^vit_(tiny|small|base|large|huge|giant|so400m)_{kind}", options, size)
     mean, std = NORMALISATIONS["inception"]
     return CheckpointInfo(
         model=architecture,
@@ -111,6 +123,24 @@ def describe(tensors: Tensors, documents: Documents, where: str) -> CheckpointIn
         in_channels=channels,
         preprocessing=Preprocessing(input_size=size, mean=mean, std=std),
     )
+
+
+def _embed(leaves: Tensors) -> tuple[dict[str, Any], int]:
+    """The option `embed`, as JSON, and the stride in pixels of the map that is cut into patches."""
+    names = [name.removeprefix(_BACKBONE) for name in leaves if name.startswith(_BACKBONE)]
+    if not names:
+        return {"function": "patch_embed"}, 1
+    blocks = {tuple(map(int, name.split("/")[1:4:2])) for name in names if name.startswith("stages/")}
+    depths = [
+        sum(stage == i for stage, _ in blocks) for i in range(1 + max((stage for stage, _ in blocks), default=-1))
+    ]
+    backbone: dict[str, Any] = {"function": "standardised_resnet", "depths": depths}
+    if not depths:
+        backbone = {"function": "standardised_stem"}
+    width = leaves[f"{_BACKBONE}{'stem/' if depths else ''}conv/kernel"].shape[3]
+    if width != 64:
+        backbone["width"] = width
+    return {"function": "hybrid_embed", "backbone": backbone}, 4 * 2 ** max(len(depths) - 1, 0)
 
 
 def translate(tensors: Tensors, info: CheckpointInfo, leaves: Mapping[str, core.Leaf]) -> dict[str, Any]:
@@ -130,7 +160,7 @@ def _translated(tensors: Tensors, info: CheckpointInfo) -> dict[str, Any]:
                     {name.replace(f"/{parts[0]}/", f"/{whole}/"): _concatenated([*flat.values()])} if alike else flat
                 )
     leaves = {name: _heads_flattened(name, value) for name, value in leaves.items()}
-    if "pos_embed" not in leaves:
+    if "pos_embed" not in leaves and not any(name.startswith(_BACKBONE) for name in leaves):
         leaves["pos_embed"] = _sines(leaves, info)
     return leaves
 
@@ -148,6 +178,8 @@ def _renamed(tensors: Tensors) -> dict[str, Any]:
                 (f"{_STACK[:-1]}_{i}/{name.removeprefix(_STACK)}", _part(value, i)) for i in range(value.shape[0])
             ]
         leaves |= {rename(layer, _RULES) or layer: part for layer, part in layers}
+    if not any(name.startswith(f"{_BACKBONE}stages/") for name in leaves):
+        leaves = {name.replace(f"{_BACKBONE}stem/", _BACKBONE): value for name, value in leaves.items()}
     return leaves
 
 

@@ -15,6 +15,11 @@ LAYERS = {
     "norm_act_conv": (core.norm_act_conv, MAP, {"features": 6, "stride": 2}),
     "linear": (core.linear, TOKENS, {"features": 5}),
     "conv": (core.conv, MAP, {"features": 6, "kernel_size": (3, 5), "stride": 2, "groups": 2, "padding": (1, 2)}),
+    "standardised_conv": (
+        core.standardised_conv,
+        MAP,
+        {"features": 6, "kernel_size": 3, "stride": 2, "padding": "same", "bias": True},
+    ),
     "batch_norm": (core.batch_norm, MAP, {}),
     "layer_norm": (core.layer_norm, MAP, {}),
     "group_norm": (core.group_norm, MAP, {"groups": 4}),

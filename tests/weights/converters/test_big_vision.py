@@ -1,5 +1,7 @@
 """`.npz` files of google-research against timm, which reads them."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from flaim.weights import CheckpointError, formats, get_model, model_of
 from flaim.weights.assign import assign
 from flaim.weights.converters import big_vision
 from tests import oracle
+from tests.parity import assert_same_output
 
 import timm  # isort: skip -- after `oracle`, which makes torchvision importable
 
@@ -99,6 +102,72 @@ FILES = {
 }
 
 
+# Depths of the ResNet's stages, the side of the patches of its map.
+HYBRIDS = {"stem": ((), 2), "resnet": ((2, 1), 1)}
+_WIDTH = 32
+
+
+def backbone(depths) -> dict[str, np.ndarray]:
+    """A hybrid's ResNet: random tensors, the norms' with four axes, as in the older files."""
+    convs = {"conv_root": (7, 3, _WIDTH, "gn_root")}
+    features = _WIDTH
+    for i, depth in enumerate(depths):
+        out = 4 * _WIDTH * 2**i
+        for j in range(depth):
+            unit = f"block{i + 1}/unit{j + 1}"
+            inner = ((1, features, out // 4), (3, out // 4, out // 4), (1, out // 4, out))
+            convs |= {f"{unit}/conv{k}": (*shape, f"{unit}/gn{k}") for k, shape in enumerate(inner, 1)}
+            if j == 0:
+                convs[f"{unit}/conv_proj"] = 1, features, out, f"{unit}/gn_proj"
+            features = out
+    rng, tensors = np.random.default_rng(1), {}
+    for name, (side, channels, out, norm_name) in convs.items():
+        tensors[f"{name}/kernel"] = rng.standard_normal((side, side, channels, out), np.float32)
+        tensors[f"{norm_name}/scale"] = 1 + np.float32(0.3) * rng.standard_normal((1, 1, 1, out), np.float32)
+        tensors[f"{norm_name}/bias"] = np.float32(0.2) * rng.standard_normal((1, 1, 1, out), np.float32)
+    return tensors
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_hybrids_are_those_of_timm(name, tmp_path):
+    depths, patch = HYBRIDS[name]
+    stride, features = (8, 8 * _WIDTH) if depths else (4, _WIDTH)
+    tensors = checkpoint() | backbone(depths)
+    kernel = np.random.default_rng(2).standard_normal((patch, patch, features, _DIM), np.float32)
+    tensors["embedding/kernel"] = kernel / np.float32(features**0.5)
+    np.savez(tmp_path / "model.npz", **tensors)
+
+    standardised = dict(preact=False, stem_type="same", conv_layer=partial(timm.layers.StdConv2dSame, eps=1e-8))
+    resnet = (
+        timm.models.ResNetV2(
+            depths, channels=(128, 256), num_classes=0, global_pool="", stem_chs=_WIDTH, **standardised
+        )
+        if depths
+        else timm.models.resnetv2.create_resnetv2_stem(3, _WIDTH, **standardised)
+    )
+    size = 4 * patch * stride
+    reference = timm.models.VisionTransformer(
+        **{**_TIMM, "patch_size": patch, "img_size": size, "num_classes": _CLASSES},
+        embed_layer=partial(timm.layers.HybridEmbed, backbone=resnet),
+    )
+    oracle.randomise(reference.eval(), seed=1).load_pretrained(str(tmp_path / "model.npz"))
+
+    model, variables = load(formats.read(tmp_path / "model.npz"))
+    assert model.input_size == (size, size)
+    assert_same_output(model, variables, reference)
+
+
+def test_the_published_hybrids_are_found():
+    """By the depths of their ResNets; their widths here are others."""
+    wide = {"r26_s32": (2, 2, 2, 2), "r50_s16": (3, 4, 9), "r50_s32": (3, 4, 6, 3)}
+    for name, depths in wide.items():
+        tensors = checkpoint() | backbone(depths)
+        tensors["embedding/kernel"] = np.ones((1, 1, 4 * _WIDTH * 2 ** (len(depths) - 1), _DIM), np.float32)
+        info = big_vision.describe(tensors, {}, "the file")
+        assert info.overrides["embed"]["backbone"]["depths"] == [*depths], name
+        assert info.input_size == (4 * int(name[-2:]),) * 2
+
+
 def load(tensors, **changes):
     assert big_vision.recognises(tensors, {})
     config = big_vision.describe(tensors, {}, "the file").replace(converter="big_vision")
@@ -167,7 +236,6 @@ def test_positions_that_are_not_learned():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t | {"conv_root/kernel": t["cls"]}, "the file holds a hybrid of ResNet and Transformer"),
         (lambda t: {"MixerBlock_0/LayerNorm_0/bias": t["cls"]}, "the file holds an MLP-Mixer"),
         (lambda t: t | {"embedding/kernel": np.ones((192, _DIM))}, r"patch embedding has shape \(192, 32\)"),
         (lambda t: {n: v for n, v in t.items() if n != "embedding/kernel"}, "without patch_embed/proj/kernel"),
