@@ -27,6 +27,8 @@ from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm
 from flaim_core.layers._patch_embed import patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
+from flaim_core.layers._selective_kernel import selective_kernel
+from flaim_core.layers._split_attention import split_attention
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -76,6 +78,8 @@ __all__ = [
     "resolve_padding",
     "rms_norm",
     "round_features",
+    "selective_kernel",
+    "split_attention",
     "squeeze_excite",
     "window_attention",
 ]
