@@ -37,6 +37,8 @@ from flaim_core.layers._position_embedding import position_embedding
 from flaim_core.layers._star_relu import star_relu
 from flaim_core.layers._talking_heads_attention import talking_heads_attention
 from flaim_core.layers._standardised_conv import standardised_conv
+from flaim_core.layers._selective_kernel import selective_kernel
+from flaim_core.layers._split_attention import split_attention
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -95,6 +97,8 @@ __all__ = [
     "resolve_padding",
     "rms_norm",
     "round_features",
+    "selective_kernel",
+    "split_attention",
     "squeeze_excite",
     "star_relu",
     "talking_heads_attention",

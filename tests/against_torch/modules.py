@@ -83,6 +83,10 @@ MODULES = {
     "rms_norm": torch.nn.RMSNorm(8, eps=1e-6),
     "squeeze_excite": oracle.timm.layers.SqueezeExcite(8, rd_channels=8),
     "efficient_channel_attention": oracle.timm.layers.EcaModule(8),
+    "selective_kernel": oracle.timm.layers.SelectiveKernel(8, 6, rd_channels=4, stride=2, groups=2, split_input=False),
+    "split_attention": oracle.timm.layers.SplitAttn(
+        8, 6, radix=2, groups=2, rd_channels=4, stride=2, norm_layer=torch.nn.BatchNorm2d
+    ),
     "attention": oracle.timm.layers.Attention(8, num_heads=2, qkv_bias=True),
     "class_attention": oracle.timm.models.cait.ClassAttn(8, num_heads=2, qkv_bias=True),
     "cross_covariance_attention": oracle.timm.models.xcit.XCA(8, num_heads=2, qkv_bias=True),

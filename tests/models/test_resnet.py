@@ -1,5 +1,7 @@
 """ResNets against timm, an option at a time."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -7,9 +9,13 @@ import torch
 
 import flaim_core as core
 from flaim import models
+from flaim.models.resnet._blocks import squeeze_excite_rounded
+from flaim.options import options_from, overrides_of
+from flaim_core.layers.pooling import blurred_max_pooling
 from tests import oracle
 from tests.oracle import relative_error
 from tests.parity import assert_parity, torch_name, variables_from
+from tests.small import images, randomised
 
 # Each has another stem, block, shortcut, attention, norm or anti-aliasing than the others.
 ONE_PER_OPTION = [
@@ -44,6 +50,33 @@ def test_senet_is_timms():
     assert_parity(models.create("senet154", input_size=64, depths=depths), oracle.create("senet154", layers=depths))
 
 
+SMALL = {"depths": (1, 1, 1, 1), "widths": (32, 32, 32, 64)}
+TIMM_SMALL = {"layers": (1, 1, 1, 1), "channels": (32, 32, 32, 64)}
+
+
+# Several maps and groups; one map; two kernels that share the input, and that split it.
+@pytest.mark.parametrize("name", ["resnest50d_4s2x40d", "resnest50d_1s4x24d", "skresnext50_32x4d", "skresnet50d"])
+def test_split_attention_and_selective_kernels_are_timms(name):
+    model = models.create(name, input_size=(75, 50), **SMALL)
+    variables = assert_parity(model, oracle.create(name, **TIMM_SMALL))
+    first, second = (model.apply(variables, oracle.image((75, 50), seed=seed)).value for seed in (0, 1))
+    assert relative_error(first, second) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["resnest14d", "skresnet18"])
+def test_logits_are_timms_at_full_size(name):
+    assert_parity(models.create(name), oracle.create(name), images=oracle.image(224, batch=1))
+
+
+def test_selective_kernels_with_anti_aliasing_and_channel_attention_are_timms():
+    block_args = {"attn_layer": "se", "sk_kwargs": {"rd_ratio": 1 / 8, "rd_divisor": 16}}
+    layers = oracle.timm.layers
+    reference = oracle.create("skresnet34", aa_layer=layers.BlurPool2d, block_args=block_args, **TIMM_SMALL)
+    options = {"stem_pool": blurred_max_pooling, "channel_attention": squeeze_excite_rounded}
+    model = models.create("skresnet34", input_size=64, anti_alias=core.ops.blur_pool, **SMALL, **options)
+    assert_parity(model, reference)
+
+
 def test_more_channels_fewer_classes():
     reference = oracle.create("resnet18", in_chans=5, num_classes=3)
     assert_parity(models.create("resnet18", n_classes=3, in_channels=5, input_size=48), reference)
@@ -72,9 +105,10 @@ def test_heads_are_timms():
     assert relative_error(model.replace(n_classes=-1).apply(variables, images).value, pooled) < 1e-5
 
 
-def test_training_is_timms():
-    reference = oracle.create("test_resnet", num_classes=5).train()
-    model = models.create("test_resnet", n_classes=5, input_size=64)
+@pytest.mark.parametrize("name", ["test_resnet", "resnest14d", "skresnet50"])
+def test_training_is_timms(name):
+    reference = oracle.create(name, num_classes=5, **TIMM_SMALL).train()
+    model = models.create(name, n_classes=5, input_size=64, **SMALL)
     variables = variables_from(model.spec(), oracle.state(reference))
     images = oracle.image(64, batch=4)
     weights = np.random.default_rng(3).standard_normal((4, 5), dtype=np.float32)
@@ -106,3 +140,20 @@ def test_drop_path_rates_grow_to_the_last_block():
     step = jax.jit(lambda v, x: model.apply(v, x, training=True, rng=jax.random.key(0)).value)
     program = step.lower(variables, images).as_text()
     assert program.count("call @_bernoulli") == 7  # eight blocks, the first of which never drops
+
+
+def test_branches_with_bound_options_are_saved():
+    options = {"branch": dict(models.create("resnest50d_4s2x40d").config)["branch"], "depths": (1, 1)}
+    model = models.create("resnet50", **options)
+    said = json.loads(json.dumps(overrides_of(model)))
+    assert said["branch"] == {"function": "split_attention_bottleneck", "radix": 4, "pool_first": True}
+    assert models.create("resnet50", **options_from(said, "resnet")) == model
+
+
+@pytest.mark.parametrize("name", ["resnest50d_4s2x40d", "skresnext50_32x4d"])
+def test_all_norms_of_other_branches_fold(name):
+    model = models.create(name, input_size=32, depths=(1, 1), n_classes=3)
+    variables, x = randomised(model), images(model)
+    fused, folded = models.fuse(model, variables)
+    assert "batch_stats" not in folded
+    assert relative_error(fused.apply(folded, x).value, model.apply(variables, x).value) < 1e-5

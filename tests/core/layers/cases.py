@@ -26,6 +26,8 @@ LAYERS = {
     "rms_norm": (core.rms_norm, TOKENS, {}),
     "squeeze_excite": (core.squeeze_excite, MAP, {"hidden": 8}),
     "efficient_channel_attention": (core.efficient_channel_attention, MAP, {}),
+    "selective_kernel": (core.selective_kernel, MAP, {"features": 6, "hidden": 4, "stride": 2, "groups": 2}),
+    "split_attention": (core.split_attention, MAP, {"features": 6, "radix": 2, "groups": 2, "hidden": 8, "stride": 2}),
     "attention": (core.attention, TOKENS, {"num_heads": 2}),
     "class_attention": (core.class_attention, TOKENS, {"num_heads": 2}),
     "cross_covariance_attention": (core.cross_covariance_attention, TOKENS, {"num_heads": 2}),
