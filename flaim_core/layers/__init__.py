@@ -6,6 +6,7 @@ from flaim_core.layers._channel_attention import efficient_channel_attention, sq
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
+from flaim_core.layers._depthwise_mlp import depthwise_conv, depthwise_mlp
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
@@ -18,15 +19,17 @@ from flaim_core.layers._grid_attention import (
     relative_position_table,
 )
 from flaim_core.layers._head import classifier, classifier_head
+from flaim_core.layers._large_kernel_attention import large_kernel_attention
 from flaim_core.layers._layer_scale import layer_scale
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, fused_mbconv, mbconv, round_features
 from flaim_core.layers._mixed_conv import mixed_conv
 from flaim_core.layers._mlp import gelu, gelu_tanh, glu, mlp, packed_glu, quick_gelu, relu
 from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm, layer_norm, rms_norm
-from flaim_core.layers._patch_embed import patch_embed
+from flaim_core.layers._patch_embed import overlap_patch_embed, patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
+from flaim_core.layers._spatial_reduction_attention import spatial_reduction_attention, strided_reduction
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -41,6 +44,8 @@ __all__ = [
     "conv",
     "conv_norm_act",
     "conv_norm_relu",
+    "depthwise_conv",
+    "depthwise_mlp",
     "depthwise_separable",
     "differential_attention",
     "differential_heads",
@@ -57,12 +62,14 @@ __all__ = [
     "glu",
     "grid_attention",
     "group_norm",
+    "large_kernel_attention",
     "layer_norm",
     "layer_scale",
     "linear",
     "mbconv",
     "mixed_conv",
     "mlp",
+    "overlap_patch_embed",
     "packed_glu",
     "pair",
     "patch_embed",
@@ -76,6 +83,8 @@ __all__ = [
     "resolve_padding",
     "rms_norm",
     "round_features",
+    "spatial_reduction_attention",
     "squeeze_excite",
+    "strided_reduction",
     "window_attention",
 ]
