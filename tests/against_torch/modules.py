@@ -15,6 +15,11 @@ class LayerNorm2d(torch.nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class OverlapPatchEmbed(pvt_v2.OverlapPatchEmbed):
+    def forward(self, x):
+        return super().forward(x).permute(0, 3, 1, 2)
+
+
 def on_maps(module: type[torch.nn.Module]) -> type[torch.nn.Module]:
     """A module of tokens and the size of their map, as one of a map."""
 
@@ -63,7 +68,7 @@ MODULES = {
     "global_context": oracle.timm.layers.GlobalContext(8, rd_channels=4),
     "evo_norm": oracle.timm.layers.EvoNorm2dS0(8, group_size=4),
     "layer_scale": oracle.timm.layers.LayerScale(8),
-    "overlap_patch_embed": pvt_v2.OverlapPatchEmbed(3, 2, 8, 6),
+    "overlap_patch_embed": OverlapPatchEmbed(3, 2, 8, 6),
     "depthwise_conv": torch.nn.Conv2d(8, 8, 5, padding="same", dilation=2, groups=8),
     "depthwise_mlp": on_maps(pvt_v2.MlpWithDepthwiseConv)(8, 16, 6, extra_relu=True),
     "large_kernel_attention": LargeKernelAttention(8),

@@ -25,6 +25,7 @@ STRUCTURE = json.loads(
     (Path(__file__).parents[1] / "data" / "van_structure.json").read_text()
 )  # by the tool of its name
 SMALL = {"depths": (1, 2, 1, 1), "dims": (16, 24, 32, 40), "mlp_ratios": (4, 3, 2, 2)}
+TWO_STAGES = {"depths": (1, 1), "dims": (16, 24), "mlp_ratios": (4, 3)}
 
 
 class Reference(nn.Module):
@@ -155,13 +156,13 @@ def test_heads_and_stages_are_the_references():
 
 
 def test_gradients_are_the_references():
-    model = models.create("van_b0", 5, input_size=64, **SMALL)
-    assert_gradient_parity(model, reference(n_classes=5))
+    model = models.create("van_b0", 5, input_size=64, **TWO_STAGES)
+    assert_gradient_parity(model, reference(n_classes=5, **TWO_STAGES))
 
 
 def test_training_is_the_references():
-    module = reference(n_classes=5).train()
-    model = models.create("van_b0", 5, input_size=64, **SMALL)
+    module = reference(n_classes=5, **TWO_STAGES).train()
+    model = models.create("van_b0", 5, input_size=64, **TWO_STAGES)
     variables, images = variables_from(model.spec(), oracle.state(module)), oracle.image(64, batch=4)
     found = jax.jit(lambda v, x: model.apply(v, x, training=True))(variables, images)
     assert relative_error(found.value, oracle.run(module, images)) < 1e-5
@@ -182,9 +183,9 @@ def test_initial_values_are_the_papers():
 
 
 def test_the_authors_files_load_by_path(tmp_path):
-    module, file = reference(), tmp_path / "van_tiny_754.pth.tar"
+    module, file = reference(**TWO_STAGES), tmp_path / "van_tiny_754.pth.tar"
     torch.save({"epoch": 3, "arch": "van_tiny", "state_dict": module.state_dict()}, file)
-    model, variables, norm_stats = flaim.weights.get_model("van_b0", file, **SMALL)
+    model, variables, norm_stats = flaim.weights.get_model("van_b0", file, **TWO_STAGES)
     expected = variables_from(model.spec(), oracle.state(module))
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
     assert norm_stats == {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
