@@ -7,8 +7,6 @@ that is smaller than the first one's kernel is pooled up to the kernel's size.
 
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from flaim.family import Family, Timm
@@ -18,14 +16,9 @@ from flaim_core.checks import per_stage
 
 def at_least(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
     """`x` with sides of at least `size`: a shorter side becomes `size` bins, each the mean of what it overlaps."""
-    for axis in (1, 2):
-        length = x.shape[axis]
-        if length < size:
-            bins = np.arange(size)[:, None]
-            starts, stops = bins * length // size, -(-(bins + 1) * length // size)
-            within = (np.arange(length) >= starts) & (np.arange(length) < stops)
-            means = jnp.asarray(within / within.sum(1, keepdims=True), x.dtype)
-            x = jnp.moveaxis(jnp.tensordot(means, x, (1, axis)), 0, axis)
+    height, width = x.shape[1:3]
+    if height < size or width < size:
+        return ops.adaptive_avg_pool(x, (max(height, size), max(width, size)))
     return x
 
 

@@ -12,6 +12,7 @@ from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
 from flaim_core.layers._cross_covariance_attention import cross_covariance_attention
+from flaim_core.layers._depthwise_mlp import depthwise_conv, depthwise_mlp
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
@@ -24,6 +25,7 @@ from flaim_core.layers._grid_attention import (
     relative_position_table,
 )
 from flaim_core.layers._head import classifier, classifier_head
+from flaim_core.layers._large_kernel_attention import large_kernel_attention
 from flaim_core.layers._layer_scale import layer_scale
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, fused_mbconv, mbconv, round_features
@@ -39,6 +41,10 @@ from flaim_core.layers._talking_heads_attention import talking_heads_attention
 from flaim_core.layers._standardised_conv import standardised_conv
 from flaim_core.layers._selective_kernel import selective_kernel
 from flaim_core.layers._split_attention import split_attention
+from flaim_core.layers._patch_embed import overlap_patch_embed, patch_embed
+from flaim_core.layers._patch_merging import patch_merging
+from flaim_core.layers._position_embedding import position_embedding
+from flaim_core.layers._spatial_reduction_attention import spatial_reduction_attention, strided_reduction
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -61,6 +67,8 @@ __all__ = [
     "conv_norm_act",
     "conv_norm_relu",
     "cross_covariance_attention",
+    "depthwise_conv",
+    "depthwise_mlp",
     "depthwise_separable",
     "differential_attention",
     "differential_heads",
@@ -77,6 +85,7 @@ __all__ = [
     "glu",
     "grid_attention",
     "group_norm",
+    "large_kernel_attention",
     "layer_norm",
     "layer_scale",
     "linear",
@@ -84,6 +93,7 @@ __all__ = [
     "mixed_conv",
     "mlp",
     "norm_act_conv",
+    "overlap_patch_embed",
     "packed_glu",
     "pair",
     "patch_embed",
@@ -103,5 +113,8 @@ __all__ = [
     "star_relu",
     "talking_heads_attention",
     "standardised_conv",
+    "spatial_reduction_attention",
+    "squeeze_excite",
+    "strided_reduction",
     "window_attention",
 ]

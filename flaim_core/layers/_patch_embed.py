@@ -43,3 +43,21 @@ def patch_embed(
         kernel_init=initializers.lecun_normal,
     )
     return x if norm is None else norm(scope["norm"], x)
+
+
+@kernel
+def overlap_patch_embed(
+    scope: Scope,
+    x: Float[Array, "b h w c"],
+    dim: int,
+    *,
+    patch_size: int,
+    stride: int,
+    norm: Callable,
+) -> Float[Array, "b h2 w2 d"]:
+    """Embedding of overlapping patches of an odd side: a map of `h / stride` x `w / stride` tokens, rounded up.
+
+    Paths: `proj`, a convolution; `norm`, a kernel. Wang et al., "PVT v2" (2022), section 3.2.
+    """
+    padding = patch_size // 2
+    return norm(scope["norm"], conv(scope["proj"], x, dim, kernel_size=patch_size, stride=stride, padding=padding))

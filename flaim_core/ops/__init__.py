@@ -7,7 +7,7 @@ from flaim_core.ops._channel_attention import channel_attention, channel_attenti
 from flaim_core.ops._dense import dense
 from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._fusion import fusion_boundary
-from flaim_core.ops._pool import avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
+from flaim_core.ops._pool import adaptive_avg_pool, avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
 from flaim_core.ops._views import Pads, Sizes, subsample
 from flaim_core.ops._windows import (
@@ -28,6 +28,7 @@ __all__ = [
     "SizeError",
     "Sizes",
     "accumulation_dtype",
+    "adaptive_avg_pool",
     "at_least_float32",
     "attention_weights",
     "avg_pool",

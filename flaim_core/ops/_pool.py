@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from flaim_core import _jax
 from flaim_core.lowering import for_single_cpu, lax_is_patched
-from flaim_core.ops._broadcast import per_channel
+from flaim_core.ops._broadcast import per_channel, split_axis
 from flaim_core.ops._fits import check_fits
 from flaim_core.ops._precision import at_least_float32
 from flaim_core.ops._views import Pads, Pair, Sizes, pad, shifted_views
@@ -138,6 +138,29 @@ def _window_counts(windows: Any, n: Any, window: int, stride: int, counted: tupl
     """
     start = jnp.arange(windows, dtype=jnp.int32) * stride - before
     return jnp.minimum(start + window, n + counted[1]) - jnp.maximum(start, -counted[0])
+
+
+def adaptive_avg_pool(x: Float[Array, "b h w c"], size: Pair) -> Float[Array, "b h2 w2 c"]:
+    """Mean over `size[0]` x `size[1]` bins, accumulated in float32 or wider; torch's adaptive average pooling.
+
+    Bin `i` of `m` along an axis of `n` pixels has those from `i * n / m`, rounded down, to `(i + 1) * n / m`, rounded
+    up. Bins overlap where `m` does not divide `n`, and share pixels where there are more bins than pixels.
+    """
+    wide = at_least_float32(x)
+    if all(isinstance(n, int) and n % bins == 0 for n, bins in zip(x.shape[1:3], size)):
+        blocks = split_axis(split_axis(wide, 2, x.shape[2] // size[1]), 1, x.shape[1] // size[0])
+        return jnp.mean(blocks, (2, 4)).astype(x.dtype)
+    rows, columns = (_bin_means(n, bins, wide.dtype) for n, bins in zip(x.shape[1:3], size))
+    product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    return product("bphc,qp->bqhc", product("bhwc,qw->bhqc", wide, columns), rows).astype(x.dtype)
+
+
+def _bin_means(n: Any, bins: int, dtype: Any) -> Array:
+    """The matrix (bins, n) of the means over `adaptive_avg_pool`'s bins along an axis of `n` pixels."""
+    position, pixel = (jnp.arange(m, dtype=jnp.int32) for m in (bins, n))
+    first, stop = (position * n // bins)[:, None], (-(-(position + 1) * n // bins))[:, None]
+    within = ((pixel[None] >= first) & (pixel[None] < stop)).astype(dtype)
+    return within / jnp.sum(within, 1, keepdims=True)
 
 
 def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:

@@ -7,7 +7,7 @@ import torch
 
 from tests import oracle
 
-blocks = oracle.timm.models._efficientnet_blocks
+blocks, pvt_v2 = oracle.timm.models._efficientnet_blocks, oracle.timm.models.pvt_v2
 squeeze_excite = functools.partial(blocks.SqueezeExcite, rd_channels=4)
 
 
@@ -65,6 +65,32 @@ def norm_act_conv(dim, features, **options):
     parts = {"norm": torch.nn.BatchNorm2d(dim), "act": torch.nn.ReLU()}
     parts["conv"] = torch.nn.Conv2d(dim, features, bias=False, **options)
     return torch.nn.Sequential(OrderedDict(parts))
+class OverlapPatchEmbed(pvt_v2.OverlapPatchEmbed):
+    def forward(self, x):
+        return super().forward(x).permute(0, 3, 1, 2)
+
+
+def on_maps(module: type[torch.nn.Module]) -> type[torch.nn.Module]:
+    """A module of tokens and the size of their map, as one of a map."""
+
+    class OnMaps(module):
+        def forward(self, x):
+            return super().forward(x.flatten(2).mT, x.shape[2:]).mT.unflatten(2, x.shape[2:])
+
+    return OnMaps
+
+
+class LargeKernelAttention(torch.nn.Module):
+    """The formulas of Guo et al., "Visual Attention Network" (2022), section 3.1."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv0 = torch.nn.Conv2d(dim, dim, 5, padding="same", groups=dim)
+        self.conv_spatial = torch.nn.Conv2d(dim, dim, 7, padding="same", dilation=3, groups=dim)
+        self.conv1 = torch.nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x):
+        return self.conv1(self.conv_spatial(self.conv0(x))) * x
 
 
 # torch's module for each of `LAYERS`.
@@ -105,4 +131,9 @@ MODULES = {
     "global_context": oracle.timm.layers.GlobalContext(8, rd_channels=4),
     "evo_norm": oracle.timm.layers.EvoNorm2dS0(8, group_size=4),
     "layer_scale": oracle.timm.layers.LayerScale(8),
+    "overlap_patch_embed": OverlapPatchEmbed(3, 2, 8, 6),
+    "depthwise_conv": torch.nn.Conv2d(8, 8, 5, padding="same", dilation=2, groups=8),
+    "depthwise_mlp": on_maps(pvt_v2.MlpWithDepthwiseConv)(8, 16, 6, extra_relu=True),
+    "large_kernel_attention": LargeKernelAttention(8),
+    "spatial_reduction_attention": on_maps(pvt_v2.Attention)(8, num_heads=2, sr_ratio=2),
 }

@@ -44,6 +44,17 @@ def test_pools_and_their_gradients_are_torchs(size, window, stride, padding, cei
     )
 
 
+@pytest.mark.parametrize("bins", [(4, 5), (3, 7), (7, 7), (9, 20)])  # whole, overlapping, and more than pixels
+def test_adaptive_average_and_its_gradient_are_torchs(bins):
+    x = normal(2, 8, 10, 3)
+    images = oracle.to_torch(np.asarray(x)).requires_grad_()
+    reference = F.adaptive_avg_pool2d(images, bins)
+    (gradient,) = torch.autograd.grad(reference.cos().sum(), images)
+    value, pullback = jax.vjp(lambda x: ops.adaptive_avg_pool(x, bins), x)
+    assert relative_error(value, reference.detach().permute(0, 2, 3, 1)) < 1e-6
+    assert relative_error(pullback(-jnp.sin(value))[0], gradient.permute(0, 2, 3, 1)) < 1e-6
+
+
 def test_the_first_of_equal_maxima_has_the_gradient():
     x = jnp.round(normal(2, 9, 8, 3))
     images = oracle.to_torch(np.asarray(x)).requires_grad_()

@@ -1,5 +1,7 @@
 """Layers with inputs and options, for tests that run them all."""
 
+from functools import partial
+
 import flaim_core as core
 from tests.numerics import normal
 
@@ -54,4 +56,17 @@ LAYERS = {
     "global_context": (core.global_context, MAP, {"hidden": 4}),
     "evo_norm": (core.evo_norm, MAP, {"group_size": 4}),
     "layer_scale": (core.layer_scale, TOKENS, {}),
+    "overlap_patch_embed": (
+        core.overlap_patch_embed,
+        MAP,
+        {"dim": 6, "patch_size": 3, "stride": 2, "norm": partial(core.layer_norm, eps=1e-5)},
+    ),
+    "depthwise_conv": (core.depthwise_conv, MAP, {"kernel_size": 5, "dilation": 2}),
+    "depthwise_mlp": (core.depthwise_mlp, MAP, {"features": 6, "hidden": 16, "first_act": core.relu}),
+    "large_kernel_attention": (core.large_kernel_attention, MAP, {}),
+    "spatial_reduction_attention": (
+        core.spatial_reduction_attention,
+        MAP,
+        {"num_heads": 2, "reduce": partial(core.strided_reduction, ratio=2, norm=partial(core.layer_norm, eps=1e-5))},
+    ),
 }

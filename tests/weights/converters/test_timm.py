@@ -161,6 +161,21 @@ def test_seers_regnet(tmp_path, classes):
     check("regnety_320", reference, tensors, lambda *_: timm.models.regnet._filter_fn(checkpoint), **SMALL_REGNET)
 
 
+@pytest.mark.parametrize("name", ["pvt_v2_b0", "pvt_v2_b2_li"])
+def test_original_pvt_v2(name):
+    reference = oracle.create(name, embed_dims=(8, 16, 40, 16), depths=(1, 1, 1, 2))
+    old = rename(
+        oracle.state(reference),
+        (r"^patch_embed\.", "patch_embed1."),
+        (r"^stages\.(\d)\.downsample", lambda match: f"patch_embed{int(match[1]) + 1}"),
+        (r"^stages\.(\d)\.blocks", lambda match: f"block{int(match[1]) + 1}"),
+        (r"^stages\.(\d)\.norm", lambda match: f"norm{int(match[1]) + 1}"),
+        (r"\.dwconv\.", ".dwconv.dwconv."),
+    )
+    options = {"dims": (8, 16, 40, 16), "depths": (1, 1, 1, 2)}
+    check(name, reference, old, timm.models.pvt_v2.checkpoint_filter_fn, **options)
+
+
 SMALL_VIT = {"depth": 2, "num_heads": 2}
 vit_filter = timm.models.vision_transformer.checkpoint_filter_fn
 
