@@ -2,10 +2,14 @@
 
 import functools
 
+import numpy as np
 import torch
 
 from tests import oracle
+from tests.against_torch.hornet import GlobalLocalFilter, RecursiveGatedConv
+from tests.core.layers.cases import LAYERS
 
+gcvit = oracle.timm.models.gcvit
 blocks = oracle.timm.models._efficientnet_blocks
 squeeze_excite = functools.partial(blocks.SqueezeExcite, rd_channels=4)
 
@@ -13,6 +17,19 @@ squeeze_excite = functools.partial(blocks.SqueezeExcite, rd_channels=4)
 class LayerNorm2d(torch.nn.LayerNorm):
     def forward(self, x):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class GlobalQueryAttention(gcvit.WindowAttentionGlobal):
+    """Within windows, with the query of the test's case."""
+
+    def forward(self, x):
+        gcvit, query = (
+            oracle.timm.models.gcvit,
+            torch.from_numpy(np.array(LAYERS["global_query_attention"][2]["query"])),
+        )
+        windows = gcvit.window_partition(x.permute(0, 2, 3, 1), self.window_size).flatten(1, 2)
+        y = super().forward(windows, query.to(x.dtype))
+        return gcvit.window_reverse(y, self.window_size, x.shape[2:])
 
 
 # torch's module for each of `LAYERS`.
@@ -40,4 +57,7 @@ MODULES = {
     "global_context": oracle.timm.layers.GlobalContext(8, rd_channels=4),
     "evo_norm": oracle.timm.layers.EvoNorm2dS0(8, group_size=4),
     "layer_scale": oracle.timm.layers.LayerScale(8),
+    "global_query_attention": GlobalQueryAttention(8, 2, (3, 2)),
+    "recursive_gated_conv": RecursiveGatedConv(8, 3),
+    "global_local_filter": GlobalLocalFilter(8, (4, 3)),
 }

@@ -12,6 +12,8 @@ from tests.small import images, randomised, small
 PLATFORMS = ["cpu", "cuda", "tpu"]
 # Where a leaf is made for one image size, and which.
 FIXED = {
+    "gcvit": "stages/0/blocks/0/attn/rel_pos/relative_position_bias_table",
+    "hornet": "stages/1/0/gnconv/dwconv/complex_weight",
     "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
     "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
     "vit": "pos_embed",

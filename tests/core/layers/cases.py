@@ -39,4 +39,7 @@ LAYERS = {
     "global_context": (core.global_context, MAP, {"hidden": 4}),
     "evo_norm": (core.evo_norm, MAP, {"group_size": 4}),
     "layer_scale": (core.layer_scale, TOKENS, {}),
+    "global_query_attention": (core.global_query_attention, MAP[:, :, :4], {"query": MAP[:, 3:, 3:], "num_heads": 2}),
+    "recursive_gated_conv": (core.recursive_gated_conv, MAP, {"order": 3}),
+    "global_local_filter": (core.global_local_filter, MAP, {"size": (4, 3)}),
 }
