@@ -57,11 +57,11 @@ def block(
 ) -> Float[Array, "b h w c"]:
     """Attention and an MLP, each a residual branch with a batch norm first and a layer scale last."""
     scale = partial(layer_scale, scope, init_value=1e-2)
-    y = scale(attention(scope["attn"], batch_norm(scope["norm1"], x)), name="layer_scale_1")
+    y = scale(attention(scope["attn"], batch_norm(scope["norm1"], x)), leaf="layer_scale_1")
     x = x + drop_path(scope["drop_path1"], y, drop_path_rate)
     options: dict = dict(hidden=int(mlp_ratio * x.shape[-1]), dense=pointwise, depthwise=depthwise)
     y = depthwise_mlp(scope["mlp"], batch_norm(scope["norm2"], x), drop_rate=drop_rate, **options)
-    return x + drop_path(scope["drop_path2"], scale(y, name="layer_scale_2"), drop_path_rate)
+    return x + drop_path(scope["drop_path2"], scale(y, leaf="layer_scale_2"), drop_path_rate)
 
 
 @kernel

@@ -17,6 +17,7 @@ from flaim_core.layers._differential_attention import differential_attention, di
 from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
 from flaim_core.layers._global_context import global_context
+from flaim_core.layers._global_query_attention import global_query_attention
 from flaim_core.layers._grid_attention import (
     block_attention,
     grid_attention,
@@ -45,6 +46,7 @@ from flaim_core.layers._patch_embed import overlap_patch_embed, patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
 from flaim_core.layers._spatial_reduction_attention import spatial_reduction_attention, strided_reduction
+from flaim_core.layers._recursive_gated_conv import global_local_filter, recursive_gated_conv
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -81,6 +83,8 @@ __all__ = [
     "gelu",
     "gelu_tanh",
     "global_context",
+    "global_local_filter",
+    "global_query_attention",
     "global_response_norm",
     "glu",
     "grid_attention",
@@ -100,6 +104,7 @@ __all__ = [
     "patch_merging",
     "position_embedding",
     "quick_gelu",
+    "recursive_gated_conv",
     "relative_position_map",
     "relative_position_mlp",
     "relative_position_table",

@@ -20,14 +20,15 @@ def squeeze_excite(
     act: Callable = relu,
     gate: Callable = jax.nn.sigmoid,
     names: tuple[str, str] = ("fc1", "fc2"),
+    bias: bool = True,
 ) -> Float[Array, "b h w c"]:
     """Multiply each channel by a gate: a two-layer network of all channels' spatial means.
 
     `names` are the paths of the two 1x1 convolutions. Hu et al., "Squeeze-and-Excitation Networks" (2018).
     """
     squeezed = ops.global_avg_pool(x)[:, None, None]
-    excited = conv(scope[names[0]], squeezed, hidden, kernel_size=1)
-    return x * gate(conv(scope[names[1]], act(excited), x.shape[-1], kernel_size=1))
+    excited = conv(scope[names[0]], squeezed, hidden, kernel_size=1, bias=bias)
+    return x * gate(conv(scope[names[1]], act(excited), x.shape[-1], kernel_size=1, bias=bias))
 
 
 @kernel

@@ -63,6 +63,24 @@ def relative_position_mlp(
     return ops.gather_bias(linear(scope["mlp"]["fc2"], x, query.shape[-2]), ops.relative_position_index(size))
 
 
+def attend_in_parts(
+    scope: Scope,
+    query: Float[Array, "p t h d"],
+    key: Float[Array, "p t h d"],
+    value: Float[Array, "p t h d"],
+    count: int,
+    position_bias: Callable,
+    size: tuple[int, int],
+) -> Float[Array, "b n t c"]:
+    """Attention within each of the `count` parts of `size` tokens of every image, with a bias (path `rel_pos`)."""
+    bias = position_bias(scope["rel_pos"], query, size=size)
+    if scope.captures("weights"):
+        weights = ops.attention_weights(query, key, bias)
+        scope.capture("weights", ops.split_axis(weights, 0, count))
+    y = ops.dot_product_attention(query, key, value, bias)
+    return ops.split_axis(ops.merge_axes(y, 2), 0, count)
+
+
 def _attend(scope, x, features, num_heads, size, dim, position_bias, heads_first, dense):
     """Self-attention among the `t` tokens in each of `n` blocks or grids of `x` (b, n, t, c)."""
     features, dim = features or x.shape[-1], dim or x.shape[-1]
@@ -74,12 +92,7 @@ def _attend(scope, x, features, num_heads, size, dim, position_bias, heads_first
         query, key, value = jnp.split(qkv.reshape(*qkv.shape[:2], num_heads, 3 * width), 3, axis=-1)
     else:
         query, key, value = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, num_heads, width), 2, 0)
-    bias = position_bias(scope["rel_pos"], query, size=size)
-    if scope.captures("weights"):
-        weights = ops.attention_weights(query, key, bias)
-        scope.capture("weights", weights.reshape(*x.shape[:2], *weights.shape[1:]))
-    y = ops.dot_product_attention(query, key, value, bias)
-    y = ops.split_axis(ops.merge_axes(y, 2), 0, x.shape[1])
+    y = attend_in_parts(scope, query, key, value, x.shape[1], position_bias, size)
     return dense(scope["proj"], y, features)
 
 

@@ -3,11 +3,16 @@
 import functools
 from collections import OrderedDict
 
+import numpy as np
 import torch
 
 from tests import oracle
+from tests.against_torch.hornet import GlobalLocalFilter, RecursiveGatedConv
+from tests.core.layers.cases import LAYERS
 
 blocks, pvt_v2 = oracle.timm.models._efficientnet_blocks, oracle.timm.models.pvt_v2
+gcvit = oracle.timm.models.gcvit
+blocks = oracle.timm.models._efficientnet_blocks
 squeeze_excite = functools.partial(blocks.SqueezeExcite, rd_channels=4)
 
 
@@ -91,6 +96,17 @@ class LargeKernelAttention(torch.nn.Module):
 
     def forward(self, x):
         return self.conv1(self.conv_spatial(self.conv0(x))) * x
+class GlobalQueryAttention(gcvit.WindowAttentionGlobal):
+    """Within windows, with the query of the test's case."""
+
+    def forward(self, x):
+        gcvit, query = (
+            oracle.timm.models.gcvit,
+            torch.from_numpy(np.array(LAYERS["global_query_attention"][2]["query"])),
+        )
+        windows = gcvit.window_partition(x.permute(0, 2, 3, 1), self.window_size).flatten(1, 2)
+        y = super().forward(windows, query.to(x.dtype))
+        return gcvit.window_reverse(y, self.window_size, x.shape[2:])
 
 
 # torch's module for each of `LAYERS`.
@@ -136,4 +152,7 @@ MODULES = {
     "depthwise_mlp": on_maps(pvt_v2.MlpWithDepthwiseConv)(8, 16, 6, extra_relu=True),
     "large_kernel_attention": LargeKernelAttention(8),
     "spatial_reduction_attention": on_maps(pvt_v2.Attention)(8, num_heads=2, sr_ratio=2),
+    "global_query_attention": GlobalQueryAttention(8, 2, (3, 2)),
+    "recursive_gated_conv": RecursiveGatedConv(8, 3),
+    "global_local_filter": GlobalLocalFilter(8, (4, 3)),
 }

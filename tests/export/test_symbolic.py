@@ -14,6 +14,8 @@ PLATFORMS = ["cpu", "cuda", "tpu"]
 FIXED = {
     "cait": "pos_embed",
     "beit": "blocks/0/attn/relative_position_bias_table",
+    "gcvit": "stages/0/blocks/0/attn/rel_pos/relative_position_bias_table",
+    "hornet": "stages/1/0/gnconv/dwconv/complex_weight",
     "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
     "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
     "vit": "pos_embed",

@@ -69,4 +69,7 @@ LAYERS = {
         MAP,
         {"num_heads": 2, "reduce": partial(core.strided_reduction, ratio=2, norm=partial(core.layer_norm, eps=1e-5))},
     ),
+    "global_query_attention": (core.global_query_attention, MAP[:, :, :4], {"query": MAP[:, 3:, 3:], "num_heads": 2}),
+    "recursive_gated_conv": (core.recursive_gated_conv, MAP, {"order": 3}),
+    "global_local_filter": (core.global_local_filter, MAP, {"size": (4, 3)}),
 }
