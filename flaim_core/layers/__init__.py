@@ -3,9 +3,11 @@
 from flaim_core.layers._attention import attend, attention
 from flaim_core.layers._attention_pool import attention_pool
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
+from flaim_core.layers._channel_group_attention import channel_group_attention, token_scaled_channel_attention
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
+from flaim_core.layers._cosine_window_attention import cosine_window_attention
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
@@ -27,20 +29,23 @@ from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm
 from flaim_core.layers._patch_embed import patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
-from flaim_core.layers._window_attention import window_attention
+from flaim_core.layers._window_attention import attend_in_windows, window_attention
 
 __all__ = [
     "attend",
+    "attend_in_windows",
     "attention",
     "attention_pool",
     "batch_norm",
     "block_attention",
+    "channel_group_attention",
     "classifier",
     "classifier_head",
     "conditional_conv",
     "conv",
     "conv_norm_act",
     "conv_norm_relu",
+    "cosine_window_attention",
     "depthwise_separable",
     "differential_attention",
     "differential_heads",
@@ -77,5 +82,6 @@ __all__ = [
     "rms_norm",
     "round_features",
     "squeeze_excite",
+    "token_scaled_channel_attention",
     "window_attention",
 ]

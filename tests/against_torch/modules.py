@@ -15,6 +15,16 @@ class LayerNorm2d(torch.nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class WholeMapAttention(oracle.timm.models.swin_transformer_v2.WindowAttention):
+    """Attention in one window that is the whole map; its offsets in float64, which timm computes in float32."""
+
+    def forward(self, x):
+        axes = (torch.arange(1 - n, n, dtype=torch.float64) / (n - 1) * 8 for n in self.window_size)
+        offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)[None]
+        self.relative_coords_table = (offsets.sign() * torch.log2(offsets.abs() + 1) / 3).to(x.dtype)
+        return super().forward(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
 # torch's module for each of `LAYERS`.
 MODULES = {
     "linear": torch.nn.Linear(8, 5),
@@ -26,6 +36,9 @@ MODULES = {
     "squeeze_excite": oracle.timm.layers.SqueezeExcite(8, rd_channels=8),
     "efficient_channel_attention": oracle.timm.layers.EcaModule(8),
     "attention": oracle.timm.layers.Attention(8, num_heads=2, qkv_bias=True),
+    "cosine_window_attention": WholeMapAttention(8, (6, 5), num_heads=2),
+    "channel_group_attention": oracle.timm.models.davit.ChannelAttention(8, num_heads=2, qkv_bias=True),
+    "token_scaled_channel_attention": oracle.timm.models.davit.ChannelAttentionV2(8, num_heads=2),
     "mlp": oracle.timm.layers.Mlp(8, 16),
     "patch_embed": oracle.timm.layers.PatchEmbed((6, 4), 2, 8, 5, output_fmt="NHWC"),
     "mbconv": blocks.InvertedResidual(

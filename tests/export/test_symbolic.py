@@ -14,6 +14,7 @@ PLATFORMS = ["cpu", "cuda", "tpu"]
 FIXED = {
     "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
     "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
+    "swinv2": "layers/0/blocks/0/attn/cpb_mlp",
     "vit": "pos_embed",
 }
 

@@ -17,6 +17,9 @@ LAYERS = {
     "squeeze_excite": (core.squeeze_excite, MAP, {"hidden": 8}),
     "efficient_channel_attention": (core.efficient_channel_attention, MAP, {}),
     "attention": (core.attention, TOKENS, {"num_heads": 2}),
+    "cosine_window_attention": (core.cosine_window_attention, MAP, {"num_heads": 2}),
+    "channel_group_attention": (core.channel_group_attention, TOKENS, {"num_heads": 2}),
+    "token_scaled_channel_attention": (core.token_scaled_channel_attention, TOKENS, {"num_heads": 2}),
     "mlp": (core.mlp, TOKENS, {"hidden": 16}),
     "patch_embed": (core.patch_embed, MAP[:, :, :4], {"dim": 5, "patch_size": 2}),
     "mbconv": (
