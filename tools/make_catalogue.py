@@ -37,8 +37,9 @@ def rows(family: str) -> Iterator[dict]:
         if architecture.removesuffix("_pruned") not in found.variants:
             continue
         for tag in _registry._model_default_cfgs[architecture].tags:
-            name = f"{architecture}.{tag}"
-            cfg = timm.models.get_pretrained_cfg(name)
+            if not tag:  # no weights
+                continue
+            cfg = timm.models.get_pretrained_cfg(f"{architecture}.{tag}")
             if not cfg.hf_hub_id:
                 continue
             row = {"model": architecture, "params": tag, "family": family, "hub": cfg.hf_hub_id}

@@ -13,6 +13,11 @@ from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
 from flaim_core.layers._cross_covariance_attention import cross_covariance_attention
 from flaim_core.layers._depthwise_mlp import depthwise_conv, depthwise_mlp
+from flaim_core.layers._channel_group_attention import channel_group_attention, token_scaled_channel_attention
+from flaim_core.layers._conditional_conv import conditional_conv
+from flaim_core.layers._conv import conv, pair, resolve_padding
+from flaim_core.layers._conv_norm_relu import conv_norm_relu
+from flaim_core.layers._cosine_window_attention import cosine_window_attention
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
@@ -48,9 +53,11 @@ from flaim_core.layers._position_embedding import position_embedding
 from flaim_core.layers._spatial_reduction_attention import spatial_reduction_attention, strided_reduction
 from flaim_core.layers._recursive_gated_conv import global_local_filter, recursive_gated_conv
 from flaim_core.layers._window_attention import window_attention
+from flaim_core.layers._window_attention import attend_in_windows, window_attention
 
 __all__ = [
     "attend",
+    "attend_in_windows",
     "attention",
     "attention_pool",
     "bam",
@@ -62,6 +69,7 @@ __all__ = [
     "class_token",
     "class_attention",
     "class_relative_position_table",
+    "channel_group_attention",
     "classifier",
     "classifier_head",
     "conditional_conv",
@@ -71,6 +79,7 @@ __all__ = [
     "cross_covariance_attention",
     "depthwise_conv",
     "depthwise_mlp",
+    "cosine_window_attention",
     "depthwise_separable",
     "differential_attention",
     "differential_heads",
@@ -121,5 +130,6 @@ __all__ = [
     "spatial_reduction_attention",
     "squeeze_excite",
     "strided_reduction",
+    "token_scaled_channel_attention",
     "window_attention",
 ]

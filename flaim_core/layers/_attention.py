@@ -16,11 +16,12 @@ def attend(
     key: Float[Array, "*b k h d"],
     value: Float[Array, "*b k h v"],
     bias: Float[Array, "..."] | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "*b q h v"]:
     """`ops.dot_product_attention`. Captured on request (`scope.captures`): `weights` (*b, h, q, k), the softmax."""
     if scope.captures("weights"):
-        scope.capture("weights", ops.attention_weights(query, key, bias))
-    return ops.dot_product_attention(query, key, value, bias)
+        scope.capture("weights", ops.attention_weights(query, key, bias, scale))
+    return ops.dot_product_attention(query, key, value, bias, scale)
 
 
 @kernel

@@ -1,5 +1,7 @@
 """Broadcasting and reshaping that works under `jax_numpy_rank_promotion="raise"` and on Explicit meshes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
@@ -15,8 +17,8 @@ def repeat_over_batch(value: Shaped[Array, "1 ..."], x: Shaped[Array, "b ..."]) 
     return jax.vmap(lambda _: value[0])(x)
 
 
-def split_axis(x: Shaped[Array, "..."], axis: int, size: int) -> Shaped[Array, "..."]:
-    """Split `axis`, of length n, into two axes (n // size, size); `axis` is not negative.
+def split_axis(x: Shaped[Array, "..."], axis: int, size: Any) -> Shaped[Array, "..."]:
+    """Split `axis`, of length n, into two axes (n // size, size); `axis` is not negative, `size` may be symbolic.
 
     JAX supports reshapes of arrays on an Explicit mesh only one axis at a time.
     """

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from flaim_core.ops._broadcast import merge_axes, split_axis
-from flaim_core.ops._views import Pair
+from flaim_core.ops._views import Pair, Sizes
 
 
-def _check_divisible(size: Pair, window: Pair, what: str) -> None:
+def _check_divisible(size: Sizes, window: Pair, what: str) -> None:
     if size[0] % window[0] or size[1] % window[1]:
         raise ValueError(
             f"a feature map of {size[0]}x{size[1]} does not divide into {what} of {window[0]}x{window[1]}; "
@@ -27,7 +27,7 @@ def window_partition(x: Float[Array, "b h w c"], window: Pair) -> Float[Array, "
     return _merge_pairs(split_axis(split_axis(x, 2, window[1]), 1, window[0]).transpose(0, 1, 3, 2, 4, 5))
 
 
-def window_reverse(windows: Float[Array, "b n t c"], window: Pair, size: Pair) -> Float[Array, "b h w c"]:
+def window_reverse(windows: Float[Array, "b n t c"], window: Pair, size: Sizes) -> Float[Array, "b h w c"]:
     """The inverse of `window_partition`; `size` is (h, w)."""
     x = split_axis(split_axis(windows, 2, window[1]), 1, size[1] // window[1])
     return _merge_pairs(x.transpose(0, 1, 3, 2, 4, 5))

@@ -107,6 +107,14 @@ class GlobalQueryAttention(gcvit.WindowAttentionGlobal):
         windows = gcvit.window_partition(x.permute(0, 2, 3, 1), self.window_size).flatten(1, 2)
         y = super().forward(windows, query.to(x.dtype))
         return gcvit.window_reverse(y, self.window_size, x.shape[2:])
+class WholeMapAttention(oracle.timm.models.swin_transformer_v2.WindowAttention):
+    """Attention in one window that is the whole map; its offsets in float64, which timm computes in float32."""
+
+    def forward(self, x):
+        axes = (torch.arange(1 - n, n, dtype=torch.float64) / (n - 1) * 8 for n in self.window_size)
+        offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)[None]
+        self.relative_coords_table = (offsets.sign() * torch.log2(offsets.abs() + 1) / 3).to(x.dtype)
+        return super().forward(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
 
 
 # torch's module for each of `LAYERS`.
@@ -133,6 +141,9 @@ MODULES = {
     "class_attention": oracle.timm.models.cait.ClassAttn(8, num_heads=2, qkv_bias=True),
     "cross_covariance_attention": oracle.timm.models.xcit.XCA(8, num_heads=2, qkv_bias=True),
     "talking_heads_attention": oracle.timm.models.cait.TalkingHeadAttn(8, num_heads=2, qkv_bias=True),
+    "cosine_window_attention": WholeMapAttention(8, (6, 5), num_heads=2),
+    "channel_group_attention": oracle.timm.models.davit.ChannelAttention(8, num_heads=2, qkv_bias=True),
+    "token_scaled_channel_attention": oracle.timm.models.davit.ChannelAttentionV2(8, num_heads=2),
     "mlp": oracle.timm.layers.Mlp(8, 16),
     "patch_embed": oracle.timm.layers.PatchEmbed((6, 4), 2, 8, 5, output_fmt="NHWC"),
     "mbconv": blocks.InvertedResidual(

@@ -18,6 +18,7 @@ FIXED = {
     "hornet": "stages/1/0/gnconv/dwconv/complex_weight",
     "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
     "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
+    "swinv2": "layers/0/blocks/0/attn/cpb_mlp",
     "vit": "pos_embed",
 }
 

@@ -58,6 +58,23 @@ MODELS = {
             "cls_attn_blocks/0/attn/weights": (2, 2, 1, 17),
         },
     ),
+    "swinv2": (
+        small("swinv2"),
+        {
+            "layers/0/blocks/0/attn/weights": (2, 4, 1, 16, 16),
+            "layers/0/blocks/1/attn/weights": (2, 4, 1, 16, 16),
+            "layers/1/blocks/0/attn/weights": (2, 1, 2, 16, 16),
+        },
+    ),
+    "davit": (
+        small("davit"),
+        {
+            "stages/0/blocks/0/0/attn/weights": (2, 4, 1, 49, 49),
+            "stages/0/blocks/0/1/attn/weights": (2, 1, 16, 16),
+            "stages/1/blocks/0/0/attn/weights": (2, 1, 2, 49, 49),
+            "stages/1/blocks/0/1/attn/weights": (2, 2, 16, 16),
+        },
+    ),
     "maxvit": (
         small("maxvit"),
         {

@@ -22,7 +22,9 @@ _NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean": 
 TORCH_LAYOUTS = {"io": "oi", "wio": "oiw", "hwio": "oihw"}
 
 # Buffers that torch modules store beside parameters and statistics; flaim's models compute them.
-_BUFFERS = re.compile(r"(^|\.)(num_batches_tracked|relative_position_index|relative_coords_log|attn_mask)$")
+_BUFFERS = re.compile(
+    r"(^|\.)(num_batches_tracked|relative_position_index|relative_coords_log|relative_coords_table|attn_mask)$"
+)
 
 # Prefixes that torch's data parallelism and compiler add to every name.
 _WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")

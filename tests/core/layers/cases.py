@@ -34,6 +34,9 @@ LAYERS = {
     "class_attention": (core.class_attention, TOKENS, {"num_heads": 2}),
     "cross_covariance_attention": (core.cross_covariance_attention, TOKENS, {"num_heads": 2}),
     "talking_heads_attention": (core.talking_heads_attention, TOKENS, {"num_heads": 2}),
+    "cosine_window_attention": (core.cosine_window_attention, MAP, {"num_heads": 2}),
+    "channel_group_attention": (core.channel_group_attention, TOKENS, {"num_heads": 2}),
+    "token_scaled_channel_attention": (core.token_scaled_channel_attention, TOKENS, {"num_heads": 2}),
     "mlp": (core.mlp, TOKENS, {"hidden": 16}),
     "patch_embed": (core.patch_embed, MAP[:, :, :4], {"dim": 5, "patch_size": 2}),
     "mbconv": (

@@ -174,6 +174,65 @@ def test_original_pvt_v2(name):
     )
     options = {"dims": (8, 16, 40, 16), "depths": (1, 1, 1, 2)}
     check(name, reference, old, timm.models.pvt_v2.checkpoint_filter_fn, **options)
+def test_original_swinv2():
+    options = {"depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
+    reference = oracle.create("swinv2_tiny_window8_256", embed_dim=16, **options)
+    old = rename(
+        oracle.state(reference),
+        (r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) - 1}.downsample"),
+        (r"^head\.fc\.", "head."),
+    )
+    old["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((64, 64), np.int64)
+    old["layers.0.blocks.0.attn.relative_coords_table"] = np.zeros((1, 15, 15, 2), np.float32)
+    old["layers.2.blocks.1.attn_mask"] = np.zeros((4, 64, 64), np.float32)
+    options = {"dim": 16, **options}
+    check("swinv2_tiny_window8_256", reference, old, timm.models.swin_transformer_v2.checkpoint_filter_fn, **options)
+
+
+SMALL_DAVIT = {"depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
+
+
+def test_original_davit():
+    reference = oracle.create("davit_tiny", embed_dims=(8, 16, 32, 64), **SMALL_DAVIT)
+    old = rename(
+        oracle.state(reference),
+        (r"^stem", "stages.0.downsample"),
+        (r"^stages\.(\d+)\.downsample", r"patch_embeds.\1"),
+        (r"^(patch_embeds\.\d+)\.conv", r"\1.proj"),
+        (r"^stages\.(\d+)\.blocks", r"main_blocks.\1"),
+        (r"\.cpe1\.", ".cpe.0."),
+        (r"\.cpe2\.", ".cpe.1."),
+        (r"^head\.norm\.", "norms."),
+        (r"^head\.fc\.", "head."),
+    )
+    options = {"dims": (8, 16, 32, 64), **SMALL_DAVIT}
+    check("davit_tiny", reference, old, timm.models.davit.checkpoint_filter_fn, **options)
+
+
+def test_florence2():
+    reference = oracle.create("davit_base_fl", embed_dims=(8, 16, 32, 64), **SMALL_DAVIT)
+    torch.nn.init.ones_(reference.head.norm.weight)  # not in the file
+    torch.nn.init.zeros_(reference.head.norm.bias)
+    old = rename(
+        {name: value for name, value in oracle.state(reference).items() if not name.startswith("head.")},
+        (r"^stem", "stages.0.downsample"),
+        (r"^stages\.(\d+)\.downsample", r"vision_tower.convs.\1"),
+        (r"(\.convs\.\d+)\.conv", r"\1.proj"),
+        (r"^stages\.(\d+)\.blocks", r"vision_tower.blocks.\1"),
+        (r"\.cpe(\d)\.proj\.", r".conv\1.fn.dw."),
+        (r"\.(spatial|channel)_block\.norm1\.", r".\1_block.\1_attn.norm."),
+        (r"\.(spatial|channel)_block\.attn\.", r".\1_block.\1_attn.fn."),
+        (r"\.spatial_attn\.", ".window_attn."),
+        (r"\.norm2\.", ".ffn.norm."),
+        (r"\.mlp\.", ".ffn.fn.net."),
+    )
+    old["language_model.model.shared.weight"] = np.zeros((4, 4), np.float32)
+
+    def filter_fn(state, model):  # timm loads what this gives without a check: the norm stays as it is
+        norm = {f"head.norm.{name}": getattr(model.head.norm, name).detach() for name in ("weight", "bias")}
+        return timm.models.davit.checkpoint_filter_fn(state, model) | norm
+
+    check("davit_base_fl", reference, old, filter_fn, dims=(8, 16, 32, 64), **SMALL_DAVIT)
 
 
 SMALL_VIT = {"depth": 2, "num_heads": 2}
