@@ -5,19 +5,16 @@ from flaim_core.layers._attention_pool import attention_pool
 from flaim_core.layers._bam import bam
 from flaim_core.layers._cbam import cbam, cbam_channel_attention, cbam_spatial_attention
 from flaim_core.layers._channel_attention import efficient_channel_attention, squeeze_excite
-from flaim_core.layers._class_token import class_token
+from flaim_core.layers._channel_group_attention import channel_group_attention, token_scaled_channel_attention
 from flaim_core.layers._class_attention import class_attention
 from flaim_core.layers._class_relative_position import class_relative_position_table
-from flaim_core.layers._conditional_conv import conditional_conv
-from flaim_core.layers._conv import conv, pair, resolve_padding
-from flaim_core.layers._conv_norm_relu import conv_norm_relu
-from flaim_core.layers._cross_covariance_attention import cross_covariance_attention
-from flaim_core.layers._depthwise_mlp import depthwise_conv, depthwise_mlp
-from flaim_core.layers._channel_group_attention import channel_group_attention, token_scaled_channel_attention
+from flaim_core.layers._class_token import class_token
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
 from flaim_core.layers._cosine_window_attention import cosine_window_attention
+from flaim_core.layers._cross_covariance_attention import cross_covariance_attention
+from flaim_core.layers._depthwise_mlp import depthwise_conv, depthwise_mlp
 from flaim_core.layers._differential_attention import differential_attention, differential_heads
 from flaim_core.layers._drop import drop_path, drop_path_schedule, dropout
 from flaim_core.layers._evo_norm import evo_norm
@@ -39,20 +36,16 @@ from flaim_core.layers._mixed_conv import mixed_conv
 from flaim_core.layers._mlp import gelu, gelu_tanh, glu, mlp, packed_glu, quick_gelu, relu
 from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm, layer_norm, rms_norm
 from flaim_core.layers._norm_act_conv import norm_act_conv
-from flaim_core.layers._patch_embed import patch_embed
-from flaim_core.layers._patch_merging import patch_merging
-from flaim_core.layers._position_embedding import position_embedding
-from flaim_core.layers._star_relu import star_relu
-from flaim_core.layers._talking_heads_attention import talking_heads_attention
-from flaim_core.layers._standardised_conv import standardised_conv
-from flaim_core.layers._selective_kernel import selective_kernel
-from flaim_core.layers._split_attention import split_attention
 from flaim_core.layers._patch_embed import overlap_patch_embed, patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
-from flaim_core.layers._spatial_reduction_attention import spatial_reduction_attention, strided_reduction
 from flaim_core.layers._recursive_gated_conv import global_local_filter, recursive_gated_conv
-from flaim_core.layers._window_attention import window_attention
+from flaim_core.layers._selective_kernel import selective_kernel
+from flaim_core.layers._spatial_reduction_attention import spatial_reduction_attention, strided_reduction
+from flaim_core.layers._split_attention import split_attention
+from flaim_core.layers._standardised_conv import standardised_conv
+from flaim_core.layers._star_relu import star_relu
+from flaim_core.layers._talking_heads_attention import talking_heads_attention
 from flaim_core.layers._window_attention import attend_in_windows, window_attention
 
 __all__ = [
@@ -66,20 +59,20 @@ __all__ = [
     "cbam",
     "cbam_channel_attention",
     "cbam_spatial_attention",
-    "class_token",
+    "channel_group_attention",
     "class_attention",
     "class_relative_position_table",
-    "channel_group_attention",
+    "class_token",
     "classifier",
     "classifier_head",
     "conditional_conv",
     "conv",
     "conv_norm_act",
     "conv_norm_relu",
+    "cosine_window_attention",
     "cross_covariance_attention",
     "depthwise_conv",
     "depthwise_mlp",
-    "cosine_window_attention",
     "depthwise_separable",
     "differential_attention",
     "differential_heads",
@@ -122,14 +115,13 @@ __all__ = [
     "rms_norm",
     "round_features",
     "selective_kernel",
+    "spatial_reduction_attention",
     "split_attention",
     "squeeze_excite",
-    "star_relu",
-    "talking_heads_attention",
     "standardised_conv",
-    "spatial_reduction_attention",
-    "squeeze_excite",
+    "star_relu",
     "strided_reduction",
+    "talking_heads_attention",
     "token_scaled_channel_attention",
     "window_attention",
 ]

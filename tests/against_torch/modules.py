@@ -70,6 +70,8 @@ def norm_act_conv(dim, features, **options):
     parts = {"norm": torch.nn.BatchNorm2d(dim), "act": torch.nn.ReLU()}
     parts["conv"] = torch.nn.Conv2d(dim, features, bias=False, **options)
     return torch.nn.Sequential(OrderedDict(parts))
+
+
 class OverlapPatchEmbed(pvt_v2.OverlapPatchEmbed):
     def forward(self, x):
         return super().forward(x).permute(0, 3, 1, 2)
@@ -96,6 +98,8 @@ class LargeKernelAttention(torch.nn.Module):
 
     def forward(self, x):
         return self.conv1(self.conv_spatial(self.conv0(x))) * x
+
+
 class GlobalQueryAttention(gcvit.WindowAttentionGlobal):
     """Within windows, with the query of the test's case."""
 
@@ -107,6 +111,8 @@ class GlobalQueryAttention(gcvit.WindowAttentionGlobal):
         windows = gcvit.window_partition(x.permute(0, 2, 3, 1), self.window_size).flatten(1, 2)
         y = super().forward(windows, query.to(x.dtype))
         return gcvit.window_reverse(y, self.window_size, x.shape[2:])
+
+
 class WholeMapAttention(oracle.timm.models.swin_transformer_v2.WindowAttention):
     """Attention in one window that is the whole map; its offsets in float64, which timm computes in float32."""
 

@@ -174,6 +174,8 @@ def test_original_pvt_v2(name):
     )
     options = {"dims": (8, 16, 40, 16), "depths": (1, 1, 1, 2)}
     check(name, reference, old, timm.models.pvt_v2.checkpoint_filter_fn, **options)
+
+
 def test_original_swinv2():
     options = {"depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
     reference = oracle.create("swinv2_tiny_window8_256", embed_dim=16, **options)
