@@ -11,6 +11,7 @@ from flaim_core.layers._class_relative_position import class_relative_position_t
 from flaim_core.layers._class_token import class_token
 from flaim_core.layers._conditional_conv import conditional_conv
 from flaim_core.layers._conv import conv, pair, resolve_padding
+from flaim_core.layers._conv_mlp import conv_mlp
 from flaim_core.layers._conv_norm_relu import conv_norm_relu
 from flaim_core.layers._cosine_window_attention import cosine_window_attention
 from flaim_core.layers._cross_covariance_attention import cross_covariance_attention
@@ -28,10 +29,12 @@ from flaim_core.layers._grid_attention import (
     relative_position_table,
 )
 from flaim_core.layers._head import classifier, classifier_head
+from flaim_core.layers._heads import heads_projection, qkv_projection
 from flaim_core.layers._large_kernel_attention import large_kernel_attention
 from flaim_core.layers._layer_scale import layer_scale
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mbconv import conv_norm_act, depthwise_separable, fused_mbconv, mbconv, round_features
+from flaim_core.layers._metaformer import metaformer_block
 from flaim_core.layers._mixed_conv import mixed_conv
 from flaim_core.layers._mlp import gelu, gelu_tanh, glu, mlp, packed_glu, quick_gelu, relu
 from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm, layer_norm, rms_norm
@@ -67,6 +70,7 @@ __all__ = [
     "classifier_head",
     "conditional_conv",
     "conv",
+    "conv_mlp",
     "conv_norm_act",
     "conv_norm_relu",
     "cosine_window_attention",
@@ -91,11 +95,13 @@ __all__ = [
     "glu",
     "grid_attention",
     "group_norm",
+    "heads_projection",
     "large_kernel_attention",
     "layer_norm",
     "layer_scale",
     "linear",
     "mbconv",
+    "metaformer_block",
     "mixed_conv",
     "mlp",
     "norm_act_conv",
@@ -105,6 +111,7 @@ __all__ = [
     "patch_embed",
     "patch_merging",
     "position_embedding",
+    "qkv_projection",
     "quick_gelu",
     "recursive_gated_conv",
     "relative_position_map",

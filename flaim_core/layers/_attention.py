@@ -1,12 +1,9 @@
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim_core import initializers, ops
-from flaim_core.checks import check_heads
-from flaim_core.layers._drop import dropout
-from flaim_core.layers._linear import linear
+from flaim_core import ops
+from flaim_core.layers._heads import heads_projection, qkv_projection
 from flaim_core.scope import Scope, kernel
 
 
@@ -46,18 +43,8 @@ def attention(
     Captured on request: `weights` (*b, heads, n, n), the softmax.
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.2.
     """
-    *batch, tokens, dim = x.shape
-    check_heads(scope, dim, num_heads)
-    qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias and key_bias)
-    if qkv_bias and not key_bias:
-        q_bias, v_bias = (scope.param(name, (dim,), initializers.zeros) for name in ("q_bias", "v_bias"))
-        qkv = qkv + ops.per_channel(jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]), qkv)
-    qkv = qkv.reshape(*batch, tokens, 3, num_heads, dim // num_heads)
-    query, key, value = (qkv[..., i, :, :] for i in range(3))
+    query, key, value = qkv_projection(scope, x, num_heads=num_heads, bias=qkv_bias, key_bias=key_bias)
     if qk_norm is not None:
         query, key = qk_norm(scope["q_norm"], query), qk_norm(scope["k_norm"], key)
     y = attend(scope, query, key, value, bias)
-    y = y.reshape(*batch, tokens, dim)
-    if norm is not None:
-        y = norm(scope["norm"], y)
-    return dropout(scope["proj_drop"], linear(scope["proj"], y, dim, bias=proj_bias), drop_rate)
+    return heads_projection(scope, y, norm=norm, bias=proj_bias, drop_rate=drop_rate)

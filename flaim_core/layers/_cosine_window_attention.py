@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
-from flaim_core.checks import check_heads, require_fixed
+from flaim_core.checks import require_fixed
 from flaim_core.layers._attention import attend
 from flaim_core.layers._conv import pair
-from flaim_core.layers._drop import dropout
+from flaim_core.layers._heads import heads_projection, qkv_projection
 from flaim_core.layers._linear import linear
 from flaim_core.layers._mlp import relu
 from flaim_core.layers._window_attention import attend_in_windows
@@ -38,17 +38,10 @@ def cosine_window_attention(
     Captured on request: `weights` (b, windows, heads, t, t), for the windows of the shifted map.
     Liu et al., "Swin Transformer V2" (2022), sections 3.2 and 3.3.
     """
-    dim = x.shape[-1]
-    check_heads(scope, dim, num_heads)
     require_fixed(scope, "cpb_mlp", x.shape[1:3])
 
     def attend_by_cosine(windows: Array, window: ops.Sizes, mask: Array | None) -> Array:
-        qkv = linear(scope["qkv"], windows, 3 * dim, bias=False)
-        if qkv_bias:
-            query, value = (scope.param(name, (dim,), initializers.zeros) for name in ("q_bias", "v_bias"))
-            qkv = qkv + ops.per_channel(jnp.concatenate([query, jnp.zeros_like(query), value]), qkv)
-        qkv = qkv.reshape(*windows.shape[:-1], 3, num_heads, dim // num_heads)
-        query, key, value = (qkv[..., i, :, :] for i in range(3))
+        query, key, value = qkv_projection(scope, windows, num_heads=num_heads, bias=qkv_bias, key_bias=False)
 
         # In the dtype of the softmax.
         init, dtype = initializers.constant(math.log(10)), ops.accumulation_dtype(x)
@@ -57,10 +50,9 @@ def cosine_window_attention(
         query, key = (_unit(query) * scale).astype(x.dtype), _unit(key).astype(x.dtype)
         bias = _position_bias(scope["cpb_mlp"], x, num_heads, window, pretrained_window)
         y = attend(scope, query, key, value, bias if mask is None else bias[None] + mask, scale=1.0)
-        return linear(scope["proj"], y.reshape(windows.shape), dim)
+        return heads_projection(scope, y, drop_rate=drop_rate)
 
-    y = attend_in_windows(scope, x, attend_by_cosine, window=window, shift=shift)
-    return dropout(scope["proj_drop"], y, drop_rate)
+    return attend_in_windows(scope, x, attend_by_cosine, window=window, shift=shift)
 
 
 def _unit(x: Array) -> Array:

@@ -56,6 +56,22 @@ class Bam(torch.nn.Module):
         return x + x * torch.sigmoid(channel * self.spatial["conv4"](y))
 
 
+class MetaFormerBlock(torch.nn.Module):
+    """Yu et al. (2022), equations 2 and 3, with attention and layer scale."""
+
+    def __init__(self, dim):
+        super().__init__()
+        layers = oracle.timm.layers
+        self.norm1, self.norm2 = (torch.nn.LayerNorm(dim, eps=1e-6) for _ in range(2))
+        self.ls1, self.ls2 = layers.LayerScale(dim), layers.LayerScale(dim)
+        self.token_mixer = layers.Attention(dim, num_heads=2, qkv_bias=True)
+        self.mlp = layers.Mlp(dim, 2 * dim)
+
+    def forward(self, x):
+        x = x + self.ls1(self.token_mixer(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
 class ClassToken(torch.nn.Module):
     def __init__(self, dim):
         super().__init__()
@@ -129,6 +145,8 @@ MODULES = {
     "bam": Bam(8, 4, 2),
     "cbam": oracle.timm.layers.cbam.CbamModule(8, rd_channels=4),
     "class_token": ClassToken(8),
+    "conv_mlp": oracle.timm.layers.ConvMlp(8, 16, 6, norm_layer=torch.nn.BatchNorm2d),
+    "metaformer_block": MetaFormerBlock(8),
     "norm_act_conv": norm_act_conv(8, 6, kernel_size=3, stride=2, padding=1),
     "linear": torch.nn.Linear(8, 5),
     "conv": torch.nn.Conv2d(8, 6, (3, 5), stride=2, groups=2, padding=(1, 2)),

@@ -14,6 +14,12 @@ LAYERS = {
     "bam": (core.bam, MAP, {"hidden": 4, "dilation": 2}),
     "cbam": (core.cbam, MAP, {"hidden": 4}),
     "class_token": (core.class_token, TOKENS, {}),
+    "conv_mlp": (core.conv_mlp, MAP, {"hidden": 16, "features": 6, "norm": core.batch_norm}),
+    "metaformer_block": (
+        core.metaformer_block,
+        TOKENS,
+        {"token_mixer": partial(core.attention, num_heads=2), "mlp_ratio": 2, "layer_scale_init": 0.1},
+    ),
     "norm_act_conv": (core.norm_act_conv, MAP, {"features": 6, "stride": 2}),
     "linear": (core.linear, TOKENS, {"features": 5}),
     "conv": (core.conv, MAP, {"features": 6, "kernel_size": (3, 5), "stride": 2, "groups": 2, "padding": (1, 2)}),
