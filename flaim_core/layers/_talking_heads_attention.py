@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -46,7 +45,7 @@ def talking_heads_attention(
     query, key, value = (jnp.swapaxes(qkv[:, :, i], 1, 2) for i in range(3))
     query, dtype = query * (dim // num_heads) ** -0.5, ops.accumulation_dtype(x)
     logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=dtype)
-    weights = jax.nn.softmax(_mix_heads(scope["proj_l"], logits), axis=-1)
+    weights = ops.softmax(_mix_heads(scope["proj_l"], logits))
     if scope.captures("weights"):
         scope.capture("weights", weights)
     mixed = _mix_heads(scope["proj_w"], weights).astype(value.dtype)

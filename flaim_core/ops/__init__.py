@@ -9,6 +9,7 @@ from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import adaptive_avg_pool, avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
+from flaim_core.ops._softmax import softmax
 from flaim_core.ops._views import Pads, Sizes, subsample
 from flaim_core.ops._windows import (
     class_relative_position_index,
@@ -55,6 +56,7 @@ __all__ = [
     "repeat_over_batch",
     "same_padding",
     "shifted_window_mask",
+    "softmax",
     "split_axis",
     "subsample",
     "window_partition",

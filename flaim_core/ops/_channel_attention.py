@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from flaim_core.lowering import is_abstract_evaluation
 from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
+from flaim_core.ops._softmax import softmax
 
 _SMALLEST_SQUARE = 1e-24  # the reference divides by at least 1e-12
 
@@ -46,12 +47,10 @@ def channel_attention_weights(
     temperature = jnp.expand_dims(temperature.astype(dtype), (*range(products.ndim - 3), -2, -1))
     logits = products * (jnp.expand_dims(_inverse_norm(query), -1) * temperature)
     logits = logits * jnp.expand_dims(_inverse_norm(key), -2)
-    # The softmax does not depend on the maximum that is subtracted, so the maximum needs no gradient.
-    weights = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    return weights / fusion_boundary(jnp.sum(weights, axis=-1, keepdims=True))
+    return softmax(logits)
 
 
 def _inverse_norm(x: Float[Array, "*b h n d"]) -> Float[Array, "*b h d"]:
     """One over the norm of each channel. A channel of zeros has a gradient without NaNs."""
     squares = jnp.sum(jnp.square(at_least_float32(x)), axis=-2)
-    return lax.rsqrt(jnp.maximum(squares, jnp.asarray(_SMALLEST_SQUARE, squares.dtype)))
+    return fusion_boundary(lax.rsqrt(jnp.maximum(squares, jnp.asarray(_SMALLEST_SQUARE, squares.dtype))))
