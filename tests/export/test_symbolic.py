@@ -13,6 +13,8 @@ PLATFORMS = ["cpu", "cuda", "tpu"]
 # Where a leaf is made for one image size, and which.
 FIXED = {
     "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
+    "nest": "levels/0/pos_embed",
+    "pit": "pos_embed",
     "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
     "vit": "pos_embed",
 }
