@@ -17,6 +17,8 @@ FIXED = {
     "gcvit": "stages/0/blocks/0/attn/rel_pos/relative_position_bias_table",
     "hornet": "stages/1/0/gnconv/dwconv/complex_weight",
     "maxvit": "stages/0/blocks/0/attn_block/attn/rel_pos",
+    "nest": "levels/0/pos_embed",
+    "pit": "pos_embed",
     "swin": "layers/0/blocks/0/attn/relative_position_bias_table",
     "swinv2": "layers/0/blocks/0/attn/cpb_mlp",
     "vit": "pos_embed",
