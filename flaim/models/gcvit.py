@@ -1,7 +1,8 @@
 """GCViT: a hierarchy of blocks that attend within windows, every other one with queries from the whole image.
 
 Hatamizadeh et al., "Global Context Vision Transformers" (2022). The reference implementation is timm's `gcvit.py`. The
-windows grow with the image: their sides are fixed fractions of its own, so it has to be a multiple of 32 pixels.
+windows grow with the image: their sides are fixed fractions of its own, so it has to be a multiple of 32 pixels. For
+another size than a checkpoint's its relative position tables are resampled, as those of Swin; timm does not do it.
 """
 
 import math

@@ -16,7 +16,7 @@ from tests.parity import assert_gradient_parity, assert_parity, variables_from
 
 timm_gcvit = oracle.timm.models.gcvit
 
-SMALL = {"depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+SMALL = {"depths": (2, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
 
 
 @pytest.mark.parametrize("size, window", [((6, 8), (3, 2)), ((4, 4), (4, 4))])
@@ -34,33 +34,23 @@ def test_attention_with_global_queries_is_timms(size, window):
     assert relative_error(other, expected) > 1e-2
 
 
-# Square images; then others, whose windows are not square; then windows that do not grow with the image.
+# With layer scales; then windows that do not grow with the image.
 CASES = {
-    "square": ("gcvit_xxtiny", (64, 64), {}, {}),
-    "oblong": ("gcvit_xxtiny", (96, 64), {}, {}),
-    "layer_scale": ("gcvit_small", (64, 64), {}, {}),
-    "window": ("gcvit_xxtiny", (64, 64), {"window_size": (4, 2, (4, 4), 2)}, {"window": (4, 2, (4, 4), 2)}),
+    "layer_scale": ({"mlp_ratio": 2, "layer_scale": 1e-5}, {"mlp_ratio": 2, "layer_scale_init": 1e-5}),
+    "window": ({"window_size": ((4, 8), (2, 4))}, {"window": ((4, 8), (2, 4))}),
 }
 
 
-@pytest.mark.parametrize("name, size, theirs, ours", CASES.values(), ids=CASES.keys())
-def test_logits_are_timms(name, size, theirs, ours):
-    theirs = {"img_size": size, "embed_dim": 16, **SMALL, **theirs}
-    ours = {"input_size": size, "dim": 16, **SMALL, **ours}
-    reference = oracle.timm.models.gcvit.GlobalContextVit(**{**_arguments(name), **theirs}).eval()
+@pytest.mark.parametrize("theirs, ours", CASES.values(), ids=CASES.keys())
+def test_logits_are_timms(theirs, ours):
+    size, options = (32, 64), {"depths": (1, 2), "num_heads": (1, 2)}
+    reference = timm_gcvit.GlobalContextVit(img_size=size, embed_dim=16, **options, **theirs).eval()
     oracle.randomise(reference)
-    assert_parity(models.create(name, **ours), reference)
-    first, second = oracle.run(reference, oracle.image(size))
-    assert relative_error(first, second) > 1e-2
-
-
-def _arguments(name):
-    """timm's, which its function for `gcvit_small` does not let callers replace."""
-    return {"mlp_ratio": 2, "layer_scale": 1e-5} if name == "gcvit_small" else {}
+    assert_parity(models.create("gcvit_xxtiny", input_size=size, dim=16, **options, **ours), reference)
 
 
 def test_heads_and_stages_are_timms():
-    size = (64, 96)
+    size = (64, 96)  # the windows are no squares
     reference = oracle.randomise(timm_gcvit.GlobalContextVit(img_size=size, embed_dim=16, **SMALL).eval())
     model = models.create("gcvit_xxtiny", input_size=size, dim=16, **SMALL)
     variables, images = variables_from(model.spec(), oracle.state(reference)), oracle.image(size)
@@ -82,22 +72,25 @@ def test_heads_and_stages_are_timms():
 
 
 def test_gradients_are_timms():
-    options = {"depths": (2, 2), "num_heads": (1, 2), "window_ratio": (32, 8)}
-    reference = timm_gcvit.GlobalContextVit(img_size=(64, 32), embed_dim=8, num_classes=5, **options)
+    options = {"depths": (2, 1), "num_heads": (1, 2), "window_ratio": (16, 8)}
+    reference = timm_gcvit.GlobalContextVit(img_size=(32, 48), embed_dim=8, num_classes=5, **options)
     oracle.randomise(reference.eval())
-    model = models.create("gcvit_xxtiny", input_size=(64, 32), dim=8, n_classes=5, **options)
+    model = models.create("gcvit_xxtiny", input_size=(32, 48), dim=8, n_classes=5, **options)
     assert_gradient_parity(model, reference)
 
 
 def test_the_smallest_variant_at_its_size():
-    assert_parity(models.create("gcvit_xxtiny"), oracle.create("gcvit_xxtiny"), images=oracle.image(224, batch=1))
+    reference = oracle.create("gcvit_xxtiny")
+    assert_parity(models.create("gcvit_xxtiny"), reference)
+    first, second = oracle.run(reference, oracle.image(224))
+    assert relative_error(first, second) > 1e-2
 
 
 def test_sizes_that_do_not_divide_say_what_does():
     for size in (36, 100):
         with pytest.raises(ValueError, match="a multiple of 32"):
             models.create("gcvit_xxtiny", input_size=size).spec()
-    with pytest.raises(ValueError, match="does not divide into windows of 3x3"):
+    with pytest.raises(ValueError, match="a feature map of 16x16 cannot be halved to a window of 3x3"):
         models.create("gcvit_xxtiny", input_size=64, window=3).spec()
 
 
