@@ -27,6 +27,7 @@ from flaim_core.layers._norm import batch_norm, global_response_norm, group_norm
 from flaim_core.layers._patch_embed import patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
+from flaim_core.layers._rotary import rotary_frequencies
 from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "relu",
     "resolve_padding",
     "rms_norm",
+    "rotary_frequencies",
     "round_features",
     "squeeze_excite",
     "window_attention",
