@@ -101,6 +101,26 @@ class uniform:
         return _draw(_uniform, key, shape, dtype, self.bound)
 
 
+@dataclass(frozen=True)
+class rotary_frequencies:
+    """Frequencies of a rotary embedding `(2, ..., f)` along x and y, in a random direction for each `...`.
+
+    Pairs `i` and `i + f / 2` have the magnitude `temperature ** (-2 * i / f)` and directions at a right angle.
+    Heo et al., "Rotary Position Embedding for Vision Transformer" (2024), section 3.2.
+    """
+
+    temperature: float
+
+    def __call__(self, key, shape, dtype=jnp.float32):
+        half = shape[-1] // 2
+        directions = _draw(_uniform, key, (*shape[1:-1], 1), jnp.float32, math.pi)
+        directions = jnp.concatenate([directions, directions + math.pi / 2], axis=-1)
+        magnitudes = jnp.asarray(self.temperature ** (-np.arange(half) / half), jnp.float32)
+        magnitudes = jnp.expand_dims(magnitudes, tuple(range(len(shape))))
+        components = jnp.stack([jnp.cos(directions), jnp.sin(directions)])[..., None]
+        return (components * magnitudes).reshape(shape).astype(dtype)
+
+
 def he_normal_fan_out(key, shape, dtype=jnp.float32):
     """Normal with variance 2 / fan-out, for a convolution kernel `(height, width, in / groups, out)`.
 

@@ -50,6 +50,8 @@ from flaim_core.layers._standardised_conv import standardised_conv
 from flaim_core.layers._star_relu import star_relu
 from flaim_core.layers._talking_heads_attention import talking_heads_attention
 from flaim_core.layers._window_attention import attend_in_windows, window_attention
+from flaim_core.layers._rotary import rotary_frequencies
+from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
     "attend",
@@ -120,6 +122,7 @@ __all__ = [
     "relu",
     "resolve_padding",
     "rms_norm",
+    "rotary_frequencies",
     "round_features",
     "selective_kernel",
     "spatial_reduction_attention",

@@ -10,6 +10,7 @@ from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import adaptive_avg_pool, avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
 from flaim_core.ops._softmax import softmax
+from flaim_core.ops._rotary import axial_angles, centred_angles, mixed_angles, rotate, rotation
 from flaim_core.ops._views import Pads, Sizes, subsample
 from flaim_core.ops._windows import (
     class_relative_position_index,
@@ -33,9 +34,11 @@ __all__ = [
     "at_least_float32",
     "attention_weights",
     "avg_pool",
+    "axial_angles",
     "blur_pool",
     "channel_attention",
     "channel_attention_weights",
+    "centred_angles",
     "check_fits",
     "class_relative_position_index",
     "conv",
@@ -51,9 +54,12 @@ __all__ = [
     "max_dim",
     "max_pool",
     "merge_axes",
+    "mixed_angles",
     "per_channel",
     "relative_position_index",
     "repeat_over_batch",
+    "rotate",
+    "rotation",
     "same_padding",
     "shifted_window_mask",
     "softmax",
