@@ -43,6 +43,7 @@ from flaim_core.layers._patch_embed import overlap_patch_embed, patch_embed
 from flaim_core.layers._patch_merging import patch_merging
 from flaim_core.layers._position_embedding import position_embedding
 from flaim_core.layers._recursive_gated_conv import global_local_filter, recursive_gated_conv
+from flaim_core.layers._rotary import rotary_frequencies
 from flaim_core.layers._selective_kernel import selective_kernel
 from flaim_core.layers._spatial_reduction_attention import spatial_reduction_attention, strided_reduction
 from flaim_core.layers._split_attention import split_attention
@@ -50,8 +51,6 @@ from flaim_core.layers._standardised_conv import standardised_conv
 from flaim_core.layers._star_relu import star_relu
 from flaim_core.layers._talking_heads_attention import talking_heads_attention
 from flaim_core.layers._window_attention import attend_in_windows, window_attention
-from flaim_core.layers._rotary import rotary_frequencies
-from flaim_core.layers._window_attention import window_attention
 
 __all__ = [
     "attend",

@@ -9,8 +9,8 @@ from flaim_core.ops._fits import SizeError, check_fits
 from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import adaptive_avg_pool, avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
-from flaim_core.ops._softmax import softmax
 from flaim_core.ops._rotary import axial_angles, centred_angles, mixed_angles, rotate, rotation
+from flaim_core.ops._softmax import softmax
 from flaim_core.ops._views import Pads, Sizes, subsample
 from flaim_core.ops._windows import (
     class_relative_position_index,
@@ -36,9 +36,9 @@ __all__ = [
     "avg_pool",
     "axial_angles",
     "blur_pool",
+    "centred_angles",
     "channel_attention",
     "channel_attention_weights",
-    "centred_angles",
     "check_fits",
     "class_relative_position_index",
     "conv",
