@@ -1,5 +1,8 @@
 """Every layer under every transformation."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,3 +44,11 @@ def test_wrong_options_say_what_is_wrong():
         core.spec(lambda scope, x: core.conv(scope["conv"], x, 6, kernel_size=(7, 5), padding=0), MAP)
     with pytest.raises(ValueError, match="fc: a linear layer of 0 features"):
         core.spec(lambda scope, x: core.linear(scope["fc"], x, 0), TOKENS)
+
+
+def test_every_layer_of_the_original_has_its_name_in_the_documentation():
+    """In the second column of the table, that is."""
+    text = (Path(__file__).parents[3] / "docs" / "original.md").read_text()
+    rows = [line.split("|")[2] for line in text.splitlines() if line.startswith("| `")]
+    names = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row)]
+    assert len(names) > 30 and not [name for name in names if not hasattr(core, name)]
