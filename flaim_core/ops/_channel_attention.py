@@ -21,7 +21,7 @@ def channel_attention(
     query: Float[Array, "*b n h d"],
     key: Float[Array, "*b n h d"],
     value: Float[Array, "*b n h d"],
-    temperature: Float[Array, "h"],
+    temperature: Float[Array, " h"],
 ) -> Float[Array, "*b n h d"]:
     """`softmax(temperature * query.T @ key) @ value.T` for each head `h`, where channels have norm 1 over the tokens.
 
@@ -36,7 +36,7 @@ def channel_attention(
 
 
 def channel_attention_weights(
-    query: Float[Array, "*b n h d"], key: Float[Array, "*b n h d"], temperature: Float[Array, "h"]
+    query: Float[Array, "*b n h d"], key: Float[Array, "*b n h d"], temperature: Float[Array, " h"]
 ) -> Float[Array, "*b h d d"]:
     """The softmax in `channel_attention`, in float32 or wider."""
     dtype = accumulation_dtype(query)
