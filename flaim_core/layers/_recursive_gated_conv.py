@@ -71,7 +71,7 @@ def global_local_filter(
     Leaf: `complex_weight` (c / 2, *size, 2), the real and imaginary parts of the large filter's Fourier transform.
     Paths: `pre_norm`, `dw`, `post_norm`. The output's channels alternate between the two halves. `size` is (height,
     width // 2 + 1) of the map for which the filter is made; for other maps its transform is interpolated bilinearly,
-    corner to corner. The Fourier transforms are in float32 or wider.
+    corner to corner. The Fourier transforms are in float32 or wider. jax2onnx cannot convert them.
     Rao et al., "HorNet" (2022), section 3.3, after "Global Filter Networks for Image Classification" (2021).
     """
     height, width, dim = x.shape[1:]
