@@ -58,7 +58,7 @@ def cosine_window_attention(
 def _unit(x: Array) -> Array:
     """Divide the last axis by its L2 norm, in float32 or wider.
 
-    The keys of padding are 0. They stay 0, and their gradient is 0: the true one, infinite, would be NaN further on.
+    The keys of padding are 0. They stay 0, and their gradient is 0: the true one has no bound and would become NaN.
     """
     wide = ops.at_least_float32(x)
     square, tiny = jnp.sum(jnp.square(wide), -1, keepdims=True), 1e-24
