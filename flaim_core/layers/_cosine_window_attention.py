@@ -62,7 +62,7 @@ def _unit(x: Array) -> Array:
     """
     wide = ops.at_least_float32(x)
     square, tiny = jnp.sum(jnp.square(wide), -1, keepdims=True), 1e-24
-    inverse = jnp.where(square > tiny, jax.lax.rsqrt(jnp.maximum(square, tiny)), 0)
+    inverse = jnp.where(square > tiny, jax.lax.rsqrt(jnp.maximum(square, tiny)), jnp.zeros_like(square))
     return wide * ops.fusion_boundary(inverse)
 
 
