@@ -163,7 +163,7 @@ def _variant(dim: int, depths: Sequence[int] = (1, 1, 9, 1), **config: Any) -> d
 
 
 _NAMES = ("spatial_block", "channel_block")
-_FLORENCE = {
+_FLORENCE: dict[str, Any] = {
     "window": 12,
     "down_kernel_size": 3,
     "channel_attn": token_scaled_channel_attention,
