@@ -1,7 +1,7 @@
 """Attention with rotary position embedding, and the transformer blocks around it.
 
-A block is a plain function `(scope, x, *, rotation, **options)`. The kernels `rotary_block` and `mixed_rotary_block` compute the
-rotation and call it, so that a node of the model needs no arrays but its input.
+A block is a plain function `(scope, x, *, rotation, **options)`. The kernels `rotary_block` and `mixed_rotary_block`
+compute the rotation and call it, so that a block of the model needs no arrays but its input.
 """
 
 from collections.abc import Callable

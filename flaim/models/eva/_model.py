@@ -83,7 +83,7 @@ def eva(
     Args:
         n_classes: 0 gives all tokens, prefix tokens first.
         num_kv_heads: The number of heads that keys and values have in each block; `num_heads` if not given.
-        block: `eva_block` or `post_norm_block`; it takes the kernels `attn` and `mlp`.
+        block: `eva_block` or `post_norm_block`, which take the kernels `attn` and `mlp`.
         attn: `rotary_attention`, where its options `interleaved`, `project`, `qk_norm` and `norm` may be bound.
         mlp: Kernel `(scope, x, *, hidden, drop_rate)`.
         layer_scale_init: Initial layer scale; None for none.
