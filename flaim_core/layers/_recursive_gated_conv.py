@@ -1,6 +1,5 @@
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -86,6 +85,5 @@ def global_local_filter(
     weight = scope.param("complex_weight", (dim // 2, *size, 2), init, dtype=far.dtype)
     for axis, n in ((1, height), (2, width // 2 + 1)):
         weight = weight if weight.shape[axis] == n else _stretched(weight, axis, n)
-    spectrum = jnp.fft.rfft2(far) * jax.lax.complex(weight[..., 0], weight[..., 1])[None]
-    far = jnp.moveaxis(jnp.fft.irfft2(spectrum, (height, width)), 1, 3).astype(near.dtype)
+    far = jnp.moveaxis(ops.spectral_filter(far, weight[..., 0], weight[..., 1]), 1, 3).astype(near.dtype)
     return norm(scope["post_norm"], ops.merge_axes(jnp.stack([near, far], axis=-1), 3))

@@ -18,9 +18,6 @@ from flaim.weights import load
 from tests.oracle import relative_error
 from tests.small import case, images, randomised, small
 
-# Options without which jax2onnx cannot convert a family's small variant: it has no two-dimensional FFT.
-CONVERTIBLE = {"hornet": {"mixers": (None, None)}}
-
 NORM_STATS = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
 
 
@@ -35,7 +32,7 @@ def flaim(*args):
 
 @pytest.mark.parametrize("family", models.families())
 def test_onnx(family, tmp_path):
-    model, variables, x, expected = case(family, **CONVERTIBLE.get(family, {}))
+    model, variables, x, expected = case(family)
     (path,) = export.save_onnx(export.to_onnx(model, variables), tmp_path / "model.onnx")
     for n in (1, 3):
         assert relative_error(onnx_outputs(path, x[:n]), expected[:n]) < 1e-4
