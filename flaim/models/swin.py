@@ -134,6 +134,8 @@ FAMILY = Family(
         fixed_input_size=True,
     ),
     older_names=(
+        # SimMIM's, from pretraining with masked patches.
+        OlderNames(r"^encoder\.layers\.0\.", ((r"^decoder\.|^encoder\.mask_token$", None), (r"^encoder\.", ""))),
         OlderNames(  # the authors', whose stages end with the downsampling; timm's begin with it
             r"^layers\.0\.downsample\.reduction\.weight$",
             (

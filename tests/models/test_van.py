@@ -182,11 +182,14 @@ def test_initial_values_are_the_papers():
     assert jnp.std(block["mlp"]["fc1"]["kernel"]) == pytest.approx((2 / 256) ** 0.5, rel=0.1)
 
 
-def test_the_authors_files_load_by_path(tmp_path):
+def test_the_authors_files_load_by_path_and_by_name(uploads, tmp_path):
     module, file = reference(**TWO_STAGES), tmp_path / "van_tiny_754.pth.tar"
     torch.save({"epoch": 3, "arch": "van_tiny", "state_dict": module.state_dict()}, file)
     model, variables, norm_stats = flaim.weights.get_model("van_b0", file, **TWO_STAGES)
     expected = variables_from(model.spec(), oracle.state(module))
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
     assert norm_stats == {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    uploads.add("Visual-Attention-Network/VAN-Tiny-original", tmp_path)
+    _, published, _ = flaim.weights.get_model("van_b0", **TWO_STAGES)
+    jax.tree.map(np.testing.assert_array_equal, published, variables)
     assert flaim.list_models("van") == [(f"van_b{i}", "in1k_224") for i in range(4)]

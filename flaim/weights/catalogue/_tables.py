@@ -49,9 +49,11 @@ def table(name: str) -> dict[str, list[CheckpointInfo]]:
 def _row(line: Mapping) -> CheckpointInfo:
     mean, std = NORMALISATIONS[line["norm"]]
     model, params, timm_id = line["model"], line["params"], line.get("timm")
-    if "url" in line:  # a line of Keras' table
+    is_own = "flaim" in line
+    is_keras = not is_own and "url" in line
+    if is_keras:
         line = {"architecture": model, **line}
-    elif "flaim" not in line:  # a line of timm's table
+    elif not is_own:
         timm_id = f"{model}.{params}"
     architecture = line.get("architecture") or (timm_id or "").partition(".")[0]
     # The line's own family is for architectures that are not implemented yet.
@@ -74,8 +76,8 @@ def _row(line: Mapping) -> CheckpointInfo:
             test_input_size=size_of(line["test_size"]) if "test_size" in line else None,
             test_crop_pct=line.get("test_crop_pct"),
         ),
-        location=Location(repo=line.get("hub"), url=line.get("url"), digest=line.get("digest")),
-        converter="keras" if "url" in line else "timm",
+        location=Location(repo=line.get("hub"), file=line.get("file"), url=line.get("url"), digest=line.get("digest")),
+        converter="keras" if is_keras else "timm",
         timm_id=timm_id,
         license=line["license"],
         flaim_repo=line.get("flaim"),

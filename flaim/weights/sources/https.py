@@ -25,7 +25,8 @@ def fetch(url: str, digest: str | None = None) -> Path:
 
     Args:
         url: Of the file.
-        digest: Its hash, `"md5:..."` or `"sha256:..."` in hexadecimal.
+        digest: Its hash, `"md5:..."` or `"sha256:..."` in hexadecimal, or the first digits of it, as PyTorch's names of
+            files have them.
 
     Raises:
         HubError: No connection, no such file, or the server failed.
@@ -85,7 +86,7 @@ def _download(url: str, file: BinaryIO, digest: str | None) -> None:
                 bar.update(len(chunk))
     if total is not None and file.tell() != total:
         raise HubError(f"downloading {url} broke off after {file.tell()} of {total} bytes; try again")
-    if expected and found.hexdigest() != expected:
+    if not found.hexdigest().startswith(expected):
         raise CheckpointError(
             f"{url} is not the file that was published: its {algorithm} is {found.hexdigest()}, expected {expected}. "
             "The incomplete file was deleted"

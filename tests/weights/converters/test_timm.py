@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import flaim.models
+import flaim.options
 import flaim_core as core
 from flaim.weights import CheckpointError, CheckpointInfo, Preprocessing
 from flaim.weights.assign import assign
@@ -82,9 +83,10 @@ def test_openclip_convnext():
     check("convnext_atto", reference, old, timm.models.convnext.checkpoint_filter_fn)
 
 
-def test_original_swin():
+@pytest.mark.parametrize("masked", [False, True], ids=["", "SimMIM"])
+def test_original_swin(masked):
     options = {"depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
-    reference = oracle.create("swin_tiny_patch4_window7_224", embed_dim=24, **options)
+    reference = oracle.create("swin_tiny_patch4_window7_224", embed_dim=24, num_classes=0 if masked else 9, **options)
     old = rename(
         oracle.state(reference),
         (r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) - 1}.downsample"),
@@ -93,7 +95,53 @@ def test_original_swin():
     old["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((49, 49), np.int64)
     old["layers.0.blocks.0.attn_mask"] = np.zeros((64, 49, 49), np.float32)
     options = {"dim": 24, **options}
-    check("swin_tiny_patch4_window7_224", reference, old, timm.models.swin_transformer.checkpoint_filter_fn, **options)
+    filter_fn = timm.models.swin_transformer.checkpoint_filter_fn
+    if masked:  # timm reads these after the prefix is gone
+        old = rename(old, (r"^", "encoder."))
+        decoder = {"encoder.mask_token": (1, 1, 24), "decoder.0.weight": (48, 192, 1, 1), "decoder.0.bias": (48,)}
+        old |= {name: np.zeros(shape, np.float32) for name, shape in decoder.items()}
+
+        def filter_fn(state, model):
+            state = {name.removeprefix("encoder."): value for name, value in state.items() if name not in decoder}
+            return timm.models.swin_transformer.checkpoint_filter_fn(state, model)
+
+    check("swin_tiny_patch4_window7_224", reference, old, filter_fn, **options)
+
+
+@pytest.mark.parametrize(
+    "form, name, args, options",
+    [
+        # MAE fine-tuned: the mean of the patches, then the last norm.
+        (
+            {"global_pool": "avg", "embed_dim": 32, "depth": 1, "num_heads": 2},
+            "vit_base_patch16_224",
+            {"dim": 32, "depth": 1, "num_heads": 2},
+            {"pool": {"function": "average_pool"}},
+        ),
+        # ResNeXt-101 32x48d, weakly supervised; torchvision's names.
+        (
+            {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)},
+            "resnext101_32x48d",
+            {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)},
+            {},
+        ),
+    ],
+    ids=["MAE", "WSL"],
+)
+def test_files_of_authors_by_path(form, name, args, options, tmp_path):
+    """As they are published: what `torch.save` writes of a training script's state."""
+    if name.startswith("vit"):
+        reference = oracle.create(name, num_classes=9, **form)
+        content = {"model": reference.state_dict(), "epoch": 100, "optimizer": {"state": {}}}
+    else:
+        resnet = timm.models.resnet
+        reference = resnet.ResNet(resnet.Bottleneck, cardinality=32, base_width=48, num_classes=9, **form).eval()
+        content = oracle.randomise(reference).state_dict()
+    torch.save(content, tmp_path / "published.pth")
+    overrides = flaim.options.options_from(options, flaim.models.family_of(name))
+    model, variables, _ = flaim.models.get_model(name, tmp_path / "published.pth", **args, **overrides)
+    assert model.n_classes == 9
+    parity.assert_same_output(model, variables, reference)
 
 
 SMALL_REGNET = {"depth": 6, "w0": 16, "wa": 16.0, "wm": 2.0, "group_size": 8}

@@ -55,7 +55,6 @@ def test_folder_without_weights(saved, tmp_path):
 def test_weights_that_are_nowhere():
     with pytest.raises(
         CatalogueError,
-        match=r"no repository is known to have resnext101_32x48d wsl_ft_in1k_224 .*the "
-        r"original is https://download\.pytorch\.org/models/ig_resnext101_32x48",
+        match=r"no repository is known to have hornet_tiny in1k_224 .*the original is https://cloud\.tsinghua\.edu\.cn/",
     ):
-        get_model("resnext101_32x48d")
+        get_model("hornet_tiny")
