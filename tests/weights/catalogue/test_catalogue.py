@@ -14,6 +14,7 @@ from flaim.family import Timm
 from flaim.options import options_from
 from flaim.weights import CatalogueError, catalogue, list_models, resolve, rows
 from flaim.weights.converters.keras import TABLES, entry_of
+from flaim.weights.info import Location
 from tests.oracle import timm
 from tools import make_catalogue, make_keras_catalogue
 
