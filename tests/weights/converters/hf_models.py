@@ -112,7 +112,7 @@ MODELS = {
     ),
     "swinv2-padded": (
         hf.Swinv2Model,
-        dict(_SWIN, image_size=[44, 56], window_size=5, pretrained_window_sizes=None),
+        dict(_SWIN, image_size=[44, 56], depths=[1, 1]),
         lambda output: output.last_hidden_state.unflatten(1, (6, 7)),
         0,
     ),

@@ -6,18 +6,35 @@ from flaim.weights.converters.transformers._names import QKV, join, join_keyless
 from flaim.weights.info import size_of
 
 
+def swin(c: HFConfig) -> Json:
+    """Swin: only the sizes of images where transformers' windows are flaim's."""
+    c.require("image_size", _windows_agree(c, rounds=False))
+    return {}
+
+
 def swinv2(c: HFConfig) -> Json:
-    """Swin V2. transformers fits a stage's windows to its height, which it rounds down; flaim to each axis as it is."""
-    patch, window, depths = size_of(c["patch_size"]), c["window_size"], c["depths"]
-    sides = size_of(c["image_size"])
-    fits = not any(side % part for side, part in zip(sides, patch))
-    for i in range(len(depths)):
+    """Swin V2: as Swin, and the windows of its pretraining."""
+    c.require("image_size", _windows_agree(c, rounds=True))
+    return {"pretrained_windows": c["pretrained_window_sizes"][: len(c["depths"])]}
+
+
+def _windows_agree(c: HFConfig, rounds: bool) -> bool:
+    """Whether each stage has the same windows in both libraries.
+
+    flaim, as timm, shrinks windows to the map along each axis, and shifts the map before it pads it. transformers has
+    square windows, which it shrinks to the shorter side, in V2 (`rounds`) to the height, if halves were rounded down;
+    it shifts along both axes or none, after the padding.
+    """
+    sides, patch, window = size_of(c["image_size"]), size_of(c["patch_size"]), c["window_size"]
+    agree = not any(side % part for side, part in zip(sides, patch))
+    for i, depth in enumerate(c["depths"]):
         height, width = (-(-side // (part * 2**i)) for side, part in zip(sides, patch))
-        rounded = sides[0] // patch[0] // 2**i
-        one_window = height == width == min(rounded, window)
-        fits = fits and (one_window or min(rounded, width) > window)
-    c.require("image_size", fits)
-    return {"pretrained_windows": c["pretrained_window_sizes"][: len(depths)]}
+        limit = sides[0] // (patch[0] * 2**i) if rounds else height
+        one = height == width == min(limit, window)
+        padded = height % window or width % window
+        several = min(limit, width) > window and not (padded and depth > 1)
+        agree = agree and (one or several)
+    return agree
 
 
 # fmt: off
@@ -39,6 +56,7 @@ MODEL_TYPES = {
         _SWIN,
         same=_SAME,
         fixed=_FIXED,
+        more=swin,
         processor={**IMAGENET, **BICUBIC, "square": True},
     ),
     "swinv2": ModelType(
