@@ -255,7 +255,7 @@ def configured(tensors: dict | None = None, processor: dict | None = None, **con
         (dict(model_type="pvt_v2", strides=[4, 2, 2, 1]), r"strides=\[4, 2, 2, 1\]"),
         (dict(model_type="pvt_v2", hidden_act="relu", num_encoder_blocks=3), "hidden_act='relu', num_encoder_blocks=3"),
         (dict(model_type="regnet", groups_width=32), r"hidden_sizes=.*depths=.*groups_width=32"),
-        (dict(model_type="regnet", hidden_act="gelu", downsample_in_first_stage=False), "first_stage=False.*act='gelu'"),
+        (dict(model_type="regnet", hidden_act="gelu", downsample_in_first_stage=False), "stage=False.*act='gelu'"),
         (dict(model_type="resnet", hidden_act="gelu"), "hidden_act='gelu'"),
         (dict(model_type="vit", hidden_act="mish", pruned_heads={"0": [1]}), r"pruned_heads=.*hidden_act='mish'"),
         (dict(model_type="convnext", patch_size=2), "patch_size=2"),

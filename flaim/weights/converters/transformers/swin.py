@@ -13,7 +13,11 @@ def swin(c: HFConfig) -> Json:
 
 
 def swinv2(c: HFConfig) -> Json:
-    """Swin V2: as Swin, and the windows of its pretraining."""
+    """Swin V2: as Swin, and the windows of its pretraining.
+
+    transformers adds the mask of shifted windows twice, the authors once: with the largest `logit_scale`, outputs can
+    differ by 1e-4 of their size.
+    """
     c.require("image_size", _windows_agree(c, rounds=True))
     return {"pretrained_windows": c["pretrained_window_sizes"][: len(c["depths"])]}
 
