@@ -9,7 +9,8 @@ from flaim.weights.converters.transformers._names import NORMED
 from flaim.weights.converters.transformers.resnet import PROCESSOR
 
 _VARIANTS = r"^regnet[xy]_\d+$"
-# Depth, w0, wa, wm and group size of the SEER with ten billion parameters, which timm does not have.
+_RULE = ("depth", "w0", "wa", "wm", "group_size")
+# The SEER with ten billion parameters, which timm does not have.
 _TEN_BILLION = (27, 1744, 620.83, 2.52, 1010)
 
 
@@ -17,14 +18,14 @@ def regnet(c: HFConfig) -> Json:
     """RegNet: the rule that gives the widths and depths of its stages, which must be a published model's."""
     from flaim.models.regnet import nearest_multiple, stages  # the family is imported for its own checkpoints alone
 
-    names = ("depth", "w0", "wa", "wm", "group_size")
     variants = [v for name, v in registry.family("regnet").variants.items() if re.search(_VARIANTS, name)]
-    rules = [*(tuple(v[name] for name in names) for v in variants), _TEN_BILLION]
+    rules: list[Json] = [{name: variant[name] for name in _RULE} for variant in variants]
+    rules.append(dict(zip(_RULE, _TEN_BILLION)))
     wanted = list(zip(c["depths"], c["hidden_sizes"]))
 
-    def fits(rule: tuple) -> bool:
-        planned = [stage[:2] for stage in stages(*rule, 1.0, nearest_multiple)]
-        return rule[-1] == c["groups_width"] and planned == wanted
+    def fits(rule: Json) -> bool:
+        planned = [stage[:2] for stage in stages(**rule, bottle_ratio=1.0, round_width=nearest_multiple)]
+        return rule["group_size"] == c["groups_width"] and planned == wanted
 
     rule = next(filter(fits, rules), None)
     for option in ("hidden_sizes", "depths", "groups_width"):
@@ -33,7 +34,7 @@ def regnet(c: HFConfig) -> Json:
     squeezes = c["layer_type"] == "y"
     # In squeeze-and-excitation there is always a ReLU.
     c.require("hidden_act", not squeezes or c["hidden_act"] == "relu")
-    return {**dict(zip(names, rule or ())), "se_ratio": 0.25 if squeezes else 0.0, "act": act(c)}
+    return {**(rule or {}), "se_ratio": 0.25 if squeezes else 0.0, "act": act(c)}
 
 
 # fmt: off
