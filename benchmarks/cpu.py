@@ -29,6 +29,21 @@ PANEL = [
     "swin_tiny_patch4_window7_224",
     "maxvit_tiny_tf_224",
     "coatnet_0_rw_224",
+    "regnety_032",
+    "resnest50d",
+    "skresnet50",
+    "convmixer_768_32",
+    "xcit_small_12_p16_224",
+    "cait_xxs24_224",
+    "beit_base_patch16_224",
+    "vit_small_patch16_dinov3",
+    "vit_small_r26_s32_224",
+    "swinv2_tiny_window8_256",
+    "pvt_v2_b2",
+    "gcvit_tiny",
+    "pit_s_224",
+    "davit_tiny",
+    "nest_tiny",
 ]
 TASKS = {"forward8": ("forward", 8), "forward1": ("forward", 1), "train8": ("train", 8)}
 Task = StrEnum("Task", {name: name for name in TASKS})

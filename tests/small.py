@@ -59,8 +59,8 @@ class Case(NamedTuple):
 
 
 @functools.cache
-def case(family: str) -> Case:
+def case(family: str, **overrides) -> Case:
     """Compiled once in a process, whichever tests ask for it."""
-    model = small(family)
+    model = small(family, **overrides)
     variables, x = randomised(model), images(model, 3)
     return Case(model, variables, x, jax.jit(lambda v, x: model.apply(v, x).value)(variables, x))

@@ -68,7 +68,7 @@ def block(
 ) -> Tokens | tuple[Tokens, Bias]:
     """Pre-norm transformer block. With an attention bias beside the tokens it returns both."""
     tokens, bias = x if isinstance(x, tuple) else (x, None)
-    scales = [1.0, 1.0]
+    scales: list[Any] = [1.0, 1.0]
     if layer_scale_init is not None:
         shape, init = tokens.shape[-1:], initializers.constant(layer_scale_init)
         scales = [ops.per_channel(scope.param(f"gamma_{i}", shape, init), tokens) for i in (1, 2)]
@@ -123,7 +123,7 @@ def beit(
     """
     check_heads(scope["blocks"], dim, num_heads)
     x = patch_embed(scope["patch_embed"], x, dim, patch_size=patch_size)
-    grid = x.shape[1:3]
+    grid = x.shape[1], x.shape[2]
     class_token = ops.repeat_over_batch(scope.param("cls_token", (1, 1, dim), initializers.truncated_normal(0.02)), x)
     if relative_positions:
         require_fixed(scope["blocks"][0]["attn"], "relative_position_bias_table", grid)

@@ -69,7 +69,7 @@ def convmixer(
     return classifier_head(scope["head"], x, n_classes, drop_rate=drop_rate)
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     "convmixer_768_32": {"dim": 768, "depth": 32, "kernel_size": 7, "act": relu},
     "convmixer_1024_20_ks9_p14": {"dim": 1024, "depth": 20, "patch_size": 14},
     "convmixer_1536_20": {"dim": 1536, "depth": 20},

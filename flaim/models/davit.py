@@ -163,7 +163,7 @@ def _variant(dim: int, depths: Sequence[int] = (1, 1, 9, 1), **config: Any) -> d
 
 
 _NAMES = ("spatial_block", "channel_block")
-_FLORENCE = {
+_FLORENCE: dict[str, Any] = {
     "window": 12,
     "down_kernel_size": 3,
     "channel_attn": token_scaled_channel_attention,
@@ -218,7 +218,7 @@ FAMILY = Family(
             "embed_dims": ("dims", None),
             "head_norm_first": ("head_norm_first", None),
             "mlp_ratio": ("mlp_ratio", None),
-            "named_blocks": ("block_names", {False: ("0", "1"), True: _NAMES}),
+            "named_blocks": ("block_names", {False: ["0", "1"], True: list(_NAMES)}),
             "num_heads": ("num_heads", None),
             "qkv_bias": ("qkv_bias", None),
             "window_size": ("window", None),

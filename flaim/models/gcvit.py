@@ -140,7 +140,7 @@ def gcvit(
         stage, side = scope["stages"][i], pair(side)
         if i > 0:
             x = downsample(stage["downsample"], x, 2 * x.shape[-1], norm=norm)
-        query = query_generator(stage["global_block"], x, halvings=_halvings(x.shape[1:3], side, size))
+        query = query_generator(stage["global_block"], x, halvings=_halvings((x.shape[1], x.shape[2]), side, size))
         for j in range(depth):
             x = stage["blocks"][j].call(
                 block,
@@ -169,9 +169,9 @@ def _halvings(size: tuple[int, int], window: tuple[int, int], image: tuple[int, 
     return n
 
 
-_BASE = {"mlp_ratio": 2, "layer_scale_init": 1e-5}
+_BASE: dict = {"mlp_ratio": 2, "layer_scale_init": 1e-5}
 
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     "gcvit_xxtiny": {"depths": (2, 2, 6, 2)},
     "gcvit_xtiny": {"depths": (3, 4, 6, 5)},
     "gcvit_tiny": {},

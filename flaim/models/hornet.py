@@ -107,7 +107,7 @@ def _filters(side: int) -> tuple[Callable | None, ...]:
     return None, None, *(partial(global_local_filter, size=size) for size in sizes)
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     "hornet_tiny_7x7": {"dim": 64},
     "hornet_tiny_gf": {"dim": 64, "mixers": _filters(224)},
     "hornet_small_7x7": {"dim": 96},

@@ -138,7 +138,7 @@ _TINY = {"dims": (96, 192, 384), "depths": (2, 2, 8), "num_heads": (3, 6, 12)}
 _SMALL = {"dims": (96, 192, 384), "depths": (2, 2, 20), "num_heads": (3, 6, 12)}
 _BASE = {"dims": (128, 256, 512), "depths": (2, 2, 20), "num_heads": (4, 8, 16)}
 
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     "nest_tiny": _TINY,
     "nest_small": _SMALL,
     "nest_base": _BASE,

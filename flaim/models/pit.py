@@ -127,7 +127,7 @@ _XS = {"depths": (2, 6, 4), "num_heads": (2, 4, 8), "head_dims": (48, 48, 48)}
 _S = {"depths": (2, 6, 4), "num_heads": (3, 6, 12), "head_dims": (48, 48, 48)}
 _B = {"depths": (3, 6, 4), "num_heads": (4, 8, 16), "head_dims": (64, 64, 64), "patch_size": 14, "stride": 7}
 
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     "pit_ti_224": _TI,
     "pit_xs_224": _XS,
     "pit_s_224": _S,

@@ -58,11 +58,11 @@ def cosine_window_attention(
 def _unit(x: Array) -> Array:
     """Divide the last axis by its L2 norm, in float32 or wider.
 
-    The keys of padding are 0. They stay 0, and their gradient is 0: the true one, infinite, would be NaN further on.
+    The keys of padding are 0. They stay 0, and their gradient is 0: the true one has no bound and would become NaN.
     """
     wide = ops.at_least_float32(x)
     square, tiny = jnp.sum(jnp.square(wide), -1, keepdims=True), 1e-24
-    inverse = jnp.where(square > tiny, jax.lax.rsqrt(jnp.maximum(square, tiny)), 0)
+    inverse = jnp.where(square > tiny, jax.lax.rsqrt(jnp.maximum(square, tiny)), jnp.zeros_like(square))
     return wide * ops.fusion_boundary(inverse)
 
 
@@ -72,6 +72,6 @@ def _position_bias(scope: Scope, x: Array, num_heads: int, window: ops.Sizes, pr
     # An offset as long as the window is 8; on the logarithmic scale it is about 1.
     rows, columns = (8 * np.arange(1 - n, n) / max(unit - 1, 1) for n, unit in zip(window, reference))
     offsets = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
-    offsets = jnp.asarray(np.sign(offsets) * np.log2(np.abs(offsets) + 1) / 3, x.dtype)
-    table = linear(scope[2], relu(linear(scope[0], offsets, 512)), num_heads, bias=False)
+    logarithms = jnp.asarray(np.sign(offsets) * np.log2(np.abs(offsets) + 1) / 3, x.dtype)
+    table = linear(scope[2], relu(linear(scope[0], logarithms, 512)), num_heads, bias=False)
     return ops.gather_bias(16 * jax.nn.sigmoid(ops.at_least_float32(table)), ops.relative_position_index(window))

@@ -13,14 +13,19 @@ from flaim_core.ops import at_least_float32
 from flaim_core.scope import Scope, kernel
 
 
+def _another(x: Array) -> Array:
+    """An array like `x` for abstract evaluation. It is not `x` itself: a batch norm after it cannot be folded."""
+    return jnp.zeros(x.shape, x.dtype)
+
+
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`max(x, 0)`, with a derivative of 0 at 0. Nair and Hinton (2010)."""
-    return x if is_abstract_evaluation() else jax.nn.relu(x)
+    return _another(x) if is_abstract_evaluation() else jax.nn.relu(x)
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The exact GELU, with the error function. Hendrycks and Gimpel (2016)."""
-    return x if is_abstract_evaluation() else jax.checkpoint(_gelu, prevent_cse=False)(x)
+    return _another(x) if is_abstract_evaluation() else jax.checkpoint(_gelu, prevent_cse=False)(x)
 
 
 _SQRT_HALF, _DENSITY = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
@@ -48,7 +53,7 @@ def _normal_cumulative(x: Array) -> Array:
 
 def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """GELU with its tanh approximation, as in BERT and big_vision. Hendrycks and Gimpel (2016)."""
-    return x if is_abstract_evaluation() else jax.nn.gelu(x, approximate=True)
+    return _another(x) if is_abstract_evaluation() else jax.nn.gelu(x, approximate=True)
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -1,6 +1,5 @@
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -71,7 +70,7 @@ def global_local_filter(
     Leaf: `complex_weight` (c / 2, *size, 2), the real and imaginary parts of the large filter's Fourier transform.
     Paths: `pre_norm`, `dw`, `post_norm`. The output's channels alternate between the two halves. `size` is (height,
     width // 2 + 1) of the map for which the filter is made; for other maps its transform is interpolated bilinearly,
-    corner to corner. The Fourier transforms are in float32 or wider.
+    corner to corner. The Fourier transforms are in float32 or wider. jax2onnx cannot convert them.
     Rao et al., "HorNet" (2022), section 3.3, after "Global Filter Networks for Image Classification" (2021).
     """
     height, width, dim = x.shape[1:]
@@ -86,6 +85,5 @@ def global_local_filter(
     weight = scope.param("complex_weight", (dim // 2, *size, 2), init, dtype=far.dtype)
     for axis, n in ((1, height), (2, width // 2 + 1)):
         weight = weight if weight.shape[axis] == n else _stretched(weight, axis, n)
-    spectrum = jnp.fft.rfft2(far) * jax.lax.complex(weight[..., 0], weight[..., 1])[None]
-    far = jnp.moveaxis(jnp.fft.irfft2(spectrum, (height, width)), 1, 3).astype(near.dtype)
+    far = jnp.moveaxis(ops.spectral_filter(far, weight[..., 0], weight[..., 1]), 1, 3).astype(near.dtype)
     return norm(scope["post_norm"], ops.merge_axes(jnp.stack([near, far], axis=-1), 3))

@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,7 +15,7 @@ from flaim_core.scope import Scope, kernel
 def weighted_sum(maps: Sequence[Float[Array, "b h w c"]], logits: Float[Array, "b 1 1 n c"]) -> Float[Array, "b h w c"]:
     """The sum of `n` maps, each channel weighted by the softmax of its `logits` over the maps."""
     weights = jax.nn.softmax(ops.at_least_float32(logits), axis=3).astype(logits.dtype)
-    return sum(x * weights[..., i, :] for i, x in enumerate(maps))
+    return functools.reduce(jnp.add, (x * weights[..., i, :] for i, x in enumerate(maps)))
 
 
 @kernel
@@ -59,7 +60,7 @@ def selective_kernel(
         maps.append(blur(y) if blur else y)
 
     attn = scope["attn"]
-    means = sum(map(ops.global_avg_pool, maps))[:, None, None]
+    means = functools.reduce(jnp.add, map(ops.global_avg_pool, maps))[:, None, None]
     reduced = act(norm(attn["bn"], conv(attn["fc_reduce"], means, hidden, kernel_size=1, bias=False)))
     logits = conv(attn["fc_select"], reduced, len(maps) * features, kernel_size=1, bias=False)
     return weighted_sum(maps, ops.split_axis(logits, 3, features))

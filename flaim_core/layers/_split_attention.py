@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 
 import jax
@@ -46,7 +47,7 @@ def split_attention(
     x = act(norm(scope["bn0"], conv(scope["conv"], x, radix * features, **options)))
 
     maps = jnp.split(x, radix, axis=-1)
-    means = sum(jnp.split(ops.global_avg_pool(x), radix, axis=-1))[:, None, None]
+    means = functools.reduce(jnp.add, jnp.split(ops.global_avg_pool(x), radix, axis=-1))[:, None, None]
     reduced = act(norm(scope["bn1"], conv(scope["fc1"], means, hidden, kernel_size=1, groups=groups)))
     logits = conv(scope["fc2"], reduced, radix * features, kernel_size=1, groups=groups)
     if radix == 1:

@@ -20,7 +20,8 @@ def _mix_heads(scope: Scope, maps: Float[Array, "b h q k"]) -> Float[Array, "b h
     # In the dtype of the softmax.
     weight = scope.param("kernel", (heads, heads), _KERNEL_INIT, layout="io", dtype=maps.dtype)
     bias = scope.param("bias", (heads,), initializers.zeros, dtype=maps.dtype)
-    mixed = ops.repeat_over_batch(weight.T[None], maps) @ ops.merge_axes(maps, 2)
+    weights = ops.repeat_over_batch(weight.T[None], maps)
+    mixed = jnp.einsum("bgh,bhn->bgn", weights, ops.merge_axes(maps, 2))
     return mixed.reshape(maps.shape) + bias[None, :, None, None]
 
 

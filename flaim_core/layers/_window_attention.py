@@ -45,8 +45,8 @@ def attend_in_windows(
 
     mask, shifted = None, bool(down or right)
     if shifted:
-        mask = ops.shifted_window_mask((rows, columns), window, (down, right))
-        mask = jnp.asarray(mask[:, None], ops.accumulation_dtype(x))
+        apart = ops.shifted_window_mask((rows, columns), window, (down, right))
+        mask = jnp.asarray(apart[:, None], ops.accumulation_dtype(x))
         x = jnp.roll(x, (-down, -right), (1, 2))
     if (rows, columns) != size:
         x = jnp.pad(x, ((0, 0), (0, rows - size[0]), (0, columns - size[1]), (0, 0)))

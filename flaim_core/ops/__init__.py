@@ -6,6 +6,7 @@ from flaim_core.ops._broadcast import merge_axes, per_channel, repeat_over_batch
 from flaim_core.ops._channel_attention import channel_attention, channel_attention_weights
 from flaim_core.ops._dense import dense
 from flaim_core.ops._fits import SizeError, check_fits
+from flaim_core.ops._fourier import spectral_filter
 from flaim_core.ops._fusion import fusion_boundary
 from flaim_core.ops._pool import adaptive_avg_pool, avg_pool, blur_pool, global_avg_pool, global_max_pool, max_pool
 from flaim_core.ops._precision import accumulation_dtype, at_least_float32
@@ -63,6 +64,7 @@ __all__ = [
     "same_padding",
     "shifted_window_mask",
     "softmax",
+    "spectral_filter",
     "split_axis",
     "subsample",
     "window_partition",

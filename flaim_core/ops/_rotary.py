@@ -72,8 +72,8 @@ def rotation(
 
 def rotate(
     x: Float[Array, "*b n h d"],
-    sin: Float[Array, "n #h f"],
-    cos: Float[Array, "n #h f"],
+    sin: Float[Array, "n _ f"],
+    cos: Float[Array, "n _ f"],
     *,
     interleaved: bool = False,
 ) -> Float[Array, "*b n h d"]:

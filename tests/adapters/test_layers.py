@@ -24,6 +24,7 @@ AXES = {"b": 2, "h": 8, "w": 8, "n": 16, "t": 16, "c": 8, "d": 4, "experts": 3}
 OPTIONS = {
     "features": 8,
     "dim": 8,
+    "depth": 2,
     "num_heads": 2,
     "hidden": 8,
     "kernel_size": 3,

@@ -23,6 +23,8 @@ FIXED = {
     "swinv2": "layers/0/blocks/0/attn/cpb_mlp",
     "vit": "pos_embed",
 }
+# Families whose images have to divide into patches, and the size of these.
+PATCHES = {"eva": 16}
 
 
 @pytest.fixture(params=models.families(), scope="module")
@@ -59,6 +61,13 @@ def test_sizes(family):
             larger = images(model.replace(input_size=(height + 5, width + 14)), 1)
             run = jax.jit(lambda v, x: model.apply(v, x).value)
             assert relative_error(program.call(variables, larger), run(variables, larger)) < 1e-5
+        step = PATCHES.get(family, 1)
+        other = model.replace(input_size=(height + 5 * step, width + 14 * step))
+        assert_equal(program, model, variables, images(other, 1))
+    assert program.platforms == tuple(PLATFORMS)
+    expected = jax.jit(lambda v, x: model.apply(v, x).value)(variables, x)
+    for n in (1, 3):
+        assert relative_error(program.call(variables, x[:n]), expected[:n]) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ MODELS = {
         small("vit", depth=1, pool=attention_pooling),
         {"blocks/0/attn/weights": (2, 2, 5, 5), "attn_pool/weights": (2, 2, 1, 4)},
     ),
+    "rotated": (small("eva"), {f"blocks/{i}/attn/weights": (2, 2, 5, 5) for i in range(2)}),
     "swin": (
         small("swin"),
         {

@@ -72,7 +72,7 @@ def test_heads_and_stages_are_timms():
 
 
 def test_gradients_are_timms():
-    options = {"depths": (2, 1), "num_heads": (1, 2), "window_ratio": (16, 8)}
+    options = {"depths": (2, 2), "num_heads": (1, 2), "window_ratio": (16, 8)}
     reference = timm_gcvit.GlobalContextVit(img_size=(32, 48), embed_dim=8, num_classes=5, **options)
     oracle.randomise(reference.eval())
     model = models.create("gcvit_xxtiny", input_size=(32, 48), dim=8, n_classes=5, **options)

@@ -1,4 +1,8 @@
-"""Attention with rotary position embedding, and the transformer blocks around it."""
+"""Attention with rotary position embedding, and the transformer blocks around it.
+
+A block is a plain function `(scope, x, *, rotation, **options)`. The kernels `rotary_block` and `mixed_rotary_block`
+compute the rotation and call it, so that a block of the model needs no arrays but its input.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -91,13 +95,11 @@ def rotary_attention(
     return dropout(scope["proj_drop"], linear(scope["proj"], y, dim), drop_rate)
 
 
-@kernel
 def packed_swiglu(scope: Scope, x: Tokens, *, hidden: int, **options: Any) -> Tokens:
     """`packed_glu` with a gated layer of width `hidden`, of twice this width before the gates."""
     return packed_glu(scope, x, hidden=2 * hidden, **options)
 
 
-@kernel
 def eva_block(
     scope: Scope,
     x: Tokens,
@@ -128,7 +130,6 @@ def eva_block(
     return x + drop_path(scope["drop_path2"], scaled("gamma_2", y) if scale_mlp else y, drop_path_rate)
 
 
-@kernel
 def post_norm_block(
     scope: Scope,
     x: Tokens,
@@ -151,18 +152,20 @@ def post_norm_block(
     return x + drop_path(scope["drop_path2"], norm(scope["norm2"], y), drop_path_rate)
 
 
-def rotated(
+@kernel
+def rotary_block(
     scope: Scope, x: Tokens, *, inner: Callable, angles: Callable | None, num_prefix: int, **options: Any
 ) -> Tokens:
-    """`inner`, a block, whose tokens are rotated by the result of `angles`, which is a constant of its program."""
+    """The block `inner`, in which tokens are rotated by the result of `angles`, a constant of the program."""
     rotation = None if angles is None else _rotation(angles(), x, num_prefix)
     return inner(scope, x, rotation=rotation, **options)
 
 
-def mixed_rotated(
+@kernel
+def mixed_rotary_block(
     scope: Scope, x: tuple[Tokens, Frequencies], *, inner: Callable, grid: ops.Sizes, num_prefix: int, **options: Any
 ) -> tuple[Tokens, Frequencies]:
-    """`inner`, a block, with the first of the frequencies, which then go to the end: the next block has the next."""
+    """The block `inner` with the first of the frequencies, which go to the end then: the next block has the next."""
     tokens, frequencies = x
     angles = ops.mixed_angles(frequencies[:, 0], grid)
     tokens = inner(scope, tokens, rotation=_rotation(angles, tokens, num_prefix), **options)

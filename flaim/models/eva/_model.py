@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flaim.models.eva._blocks import Tokens, eva_block, mixed_rotated, rotary_attention, rotated
+from flaim.models.eva._blocks import Tokens, eva_block, mixed_rotary_block, rotary_attention, rotary_block
 from flaim_core import (
     Scope,
     attention_pool,
@@ -83,7 +83,7 @@ def eva(
     Args:
         n_classes: 0 gives all tokens, prefix tokens first.
         num_kv_heads: The number of heads that keys and values have in each block; `num_heads` if not given.
-        block: `eva_block` or `post_norm_block`; it takes the kernels `attn` and `mlp`.
+        block: `eva_block` or `post_norm_block`, which take the kernels `attn` and `mlp`.
         attn: `rotary_attention`, where its options `interleaved`, `project`, `qk_norm` and `norm` may be bound.
         mlp: Kernel `(scope, x, *, hidden, drop_rate)`.
         layer_scale_init: Initial layer scale; None for none.
@@ -102,7 +102,7 @@ def eva(
         raise ValueError("a model with class_token=False has no class token to pool: give pool=average_pool")
     check_heads(scope["blocks"], dim, num_heads)
     x = patch_embed(scope["patch_embed"], x, dim, patch_size=patch_size, bias=not pre_norm)
-    grid = x.shape[1:3]
+    grid = x.shape[1], x.shape[2]
     x = ops.merge_axes(x, 1)
     x, num_prefix = _embedded(scope, x, grid, absolute_positions, class_token, num_registers, embed_prefix)
     x = dropout(scope["pos_drop"], x, pos_drop_rate)
@@ -133,7 +133,7 @@ def eva(
     def after(i: int, x: Any) -> None:
         scope.capture(f"block_{i + 1}", x[0] if mixed else x)
 
-    run: Callable = mixed_rotated if mixed else rotated
+    run: Callable = mixed_rotary_block if mixed else rotary_block
     rates, blocks = drop_path_schedule(drop_path_rate, depth), scope["blocks"]
     if num_kv_heads is None:
         carried = blocks.repeat(run, carried, depth, each={"drop_path_rate": rates}, after=after, **options)

@@ -39,7 +39,7 @@ def conv_stem(
     scope: Scope, x: Map, *, widths: Sequence[int] = (192, 192, 768), sides: Sequence[int] = (4, 2, 2)
 ) -> Float[Array, "b h2 w2 f"]:
     """Convolutions of patches whose sides are `sides`; norm and GELU follow all but the last."""
-    *inner, last = (dict(features=width, kernel_size=side, stride=side) for width, side in zip(widths, sides))
+    *inner, last = (dict[str, Any](features=width, kernel_size=side, stride=side) for width, side in zip(widths, sides))
     for i, options in enumerate(inner):
         x = conv(scope[i]["conv"], x, padding=0, bias=False, **options)
         x = gelu(batch_norm(scope[i]["bn"], x))

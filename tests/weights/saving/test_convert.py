@@ -35,6 +35,21 @@ TIMM = {
         "num_classes": 5,
         "img_size": 128,
     },
+    "swinv2_tiny_window8_256": {
+        "embed_dim": 16,
+        "depths": (1, 1),
+        "num_heads": (1, 2),
+        "window_size": ((4, 8), (4, 4)),
+        "pretrained_window_sizes": (6, 3),
+        "img_size": 64,
+    },
+    "davit_tiny": {
+        "embed_dims": (8, 16),
+        "depths": (1, 1),
+        "num_heads": (1, 2),
+        "named_blocks": True,
+        "channel_attn_v2": True,
+    },
 }
 
 
