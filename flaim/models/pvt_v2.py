@@ -34,10 +34,12 @@ coarse_norm = partial(layer_norm, eps=1e-5)
 
 
 @kernel
-def pooled_reduction(scope: Scope, x: Float[Array, "b h w c"], *, size: int) -> Float[Array, "b n n c"]:
+def pooled_reduction(
+    scope: Scope, x: Float[Array, "b h w c"], *, size: int, norm: Callable = coarse_norm
+) -> Float[Array, "b n n c"]:
     """A map of `size` x `size`: average pooling, a 1x1 convolution (path `sr`), a norm (`norm`) and GELU."""
     y = conv(scope["sr"], ops.adaptive_avg_pool(x, (size, size)), x.shape[-1], kernel_size=1)
-    return gelu(coarse_norm(scope["norm"], y))
+    return gelu(norm(scope["norm"], y))
 
 
 @kernel
@@ -50,15 +52,16 @@ def block(
     mlp_ratio: float = 8,
     qkv_bias: bool = True,
     first_act: Callable | None = None,
+    norm: Callable = layer_norm,
     drop_path_rate: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, "b h w c"]:
     """Pre-norm transformer block: attention to a reduced map, and an MLP with a depthwise convolution."""
     check_heads(scope["attn"], x.shape[-1], num_heads)
     options: dict = dict(num_heads=num_heads, reduce=reduce, qkv_bias=qkv_bias)
-    y = spatial_reduction_attention(scope["attn"], layer_norm(scope["norm1"], x), **options)
+    y = spatial_reduction_attention(scope["attn"], norm(scope["norm1"], x), **options)
     x = x + drop_path(scope["drop_path1"], y, drop_path_rate)
     hidden = int(mlp_ratio * x.shape[-1])
-    y = depthwise_mlp(scope["mlp"], layer_norm(scope["norm2"], x), hidden=hidden, first_act=first_act)
+    y = depthwise_mlp(scope["mlp"], norm(scope["norm2"], x), hidden=hidden, first_act=first_act)
     return x + drop_path(scope["drop_path2"], y, drop_path_rate)
 
 
@@ -75,6 +78,8 @@ def pvt_v2(
     mlp_ratios: Sequence[float] = (8, 8, 4, 4),
     qkv_bias: bool = True,
     pooled_size: int | None = None,
+    norm: Callable = layer_norm,
+    embed_norm: Callable = coarse_norm,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
 ) -> Float[Array, "b ..."]:
@@ -84,10 +89,11 @@ def pvt_v2(
         n_classes: 0 gives the last feature map after its norm.
         reduction_ratios: In each stage, how many times shorter the sides of the map of keys and values are.
         pooled_size: Side of the map of keys and values in all stages, pooled, instead of `reduction_ratios`.
+        norm, embed_norm: Of blocks and stages; of embeddings and reduced maps.
         drop_rate: Dropout rate of the classifier's input.
         drop_path_rate: Drop path rate of the last block; it grows linearly from 0 at the first.
     """
-    x = overlap_patch_embed(scope["patch_embed"], x, dims[0], patch_size=7, stride=4, norm=coarse_norm)
+    x = overlap_patch_embed(scope["patch_embed"], x, dims[0], patch_size=7, stride=4, norm=embed_norm)
     scope.capture("stage_0", x)
 
     rates = drop_path_schedule(drop_path_rate, sum(depths))
@@ -95,14 +101,14 @@ def pvt_v2(
     for i, (depth, dim, heads, ratio, mlp_ratio) in enumerate(stages):
         stage = scope["stages"][i]
         if i > 0:
-            x = overlap_patch_embed(stage["downsample"], x, dim, patch_size=3, stride=2, norm=coarse_norm)
-        options: dict = dict(num_heads=heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias)
+            x = overlap_patch_embed(stage["downsample"], x, dim, patch_size=3, stride=2, norm=embed_norm)
+        options: dict = dict(num_heads=heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, norm=norm)
         if pooled_size is not None:
-            options |= dict(reduce=partial(pooled_reduction, size=pooled_size), first_act=relu)
+            options |= dict(reduce=partial(pooled_reduction, size=pooled_size, norm=embed_norm), first_act=relu)
         elif ratio > 1:
-            options |= dict(reduce=partial(strided_reduction, ratio=ratio, norm=coarse_norm))
+            options |= dict(reduce=partial(strided_reduction, ratio=ratio, norm=embed_norm))
         each = {"drop_path_rate": rates[sum(depths[:i]) :][:depth]}
-        x = layer_norm(stage["norm"], stage["blocks"].repeat(block, x, depth, each=each, **options))
+        x = norm(stage["norm"], stage["blocks"].repeat(block, x, depth, each=each, **options))
         scope.capture(f"stage_{i + 1}", x)
 
     return classifier_head(scope["head"], x, n_classes, drop_rate=drop_rate)

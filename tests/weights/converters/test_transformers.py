@@ -42,6 +42,7 @@ def test_outputs_are_those_of_transformers(name, tmp_path):
     reference = build(name)
     reference.save_pretrained(tmp_path)
     tensors, files = read(tmp_path)
+    assert transformers.recognises(tensors, {})
     config, model, variables = load(tensors, files, n_classes)
     assert config.labels == (tuple(LABELS["id2label"].values()) if "id2label" in options else None)
     assert_same(model, variables, reference, pick)
@@ -148,12 +149,24 @@ def test_a_tower_of_a_whole_model(name, tmp_path):
 
 def test_names_of_version_5():
     """Those that modules have within transformers 5, which still saves under the older ones."""
-    for name in ("dinov2-swiglu", "swin"):
+    for name in ("dinov2-swiglu", "swin", "beit-shared", "dinov3_vit-gated", "dinov3_convnext"):
         _, _, pick, n_classes = MODELS[name]
         reference = build(name)
         files = {"config.json": json.loads(reference.config.to_json_string(use_diff=False))}
         _, model, variables = load(oracle.state(reference), files, n_classes)
         assert_same(model, variables, reference, pick)
+
+
+def test_a_model_that_predicts_masked_patches(tmp_path):
+    """What its last layer takes: the tokens after a norm that the classifiers have elsewhere."""
+    options = dict(VIT, use_shared_relative_position_bias=True, use_mask_token=True, vocab_size=8)
+    reference = oracle.randomise(hf.BeitForMaskedImageModeling(hf.BeitConfig(**options)).eval())
+    reference.save_pretrained(tmp_path)
+    _, model, variables = load(*read(tmp_path), n_classes=0)
+    reference.lm_head = torch.nn.Identity()
+    with torch.no_grad():
+        expected = logits(reference(oracle.to_torch(oracle.image(32))))
+    assert oracle.relative_error(model.apply(variables, oracle.image(32)).value[:, 1:], expected) <= 1e-5
 
 
 def test_another_size_and_other_classes(tmp_path):
@@ -205,7 +218,7 @@ def to_flax(tensors: dict, nested: bool) -> bytes:
     return flax.serialization.msgpack_serialize(tree)
 
 
-@pytest.mark.parametrize("name", ["vit-pooler", "resnet-basic", "clip-projection", "dinov2"])
+@pytest.mark.parametrize("name", ["vit-pooler", "resnet-basic", "clip-projection", "dinov2", "beit"])
 def test_flax(name, tmp_path):
     reference = build(name)
     reference.save_pretrained(tmp_path)
@@ -232,6 +245,17 @@ def configured(tensors: dict | None = None, processor: dict | None = None, **con
     [
         (dict(model_type="bert"), "there describes a bert of transformers; flaim reads vit, deit, "),
         (dict(model_type="swin", use_absolute_embeddings=True), "use_absolute_embeddings=True"),
+        (dict(model_type="swin", image_size=256), "image_size=256"),  # transformers pads the map, then shifts it
+        (dict(model_type="swin", image_size=[224, 448]), r"image_size=\[224, 448\]"),  # and shifts both axes or none
+        (dict(model_type="swinv2", image_size=88, window_size=6), "image_size=88"),  # and rounds 11 / 2 down
+        (dict(model_type="beit", image_size=[224, 448]), r"image_size=\[224, 448\]"),
+        (dict(model_type="data2vec-vision", image_size=220), "image_size=220"),
+        (dict(model_type="dinov3_vit", proj_bias=False, value_bias=False), "proj_bias=False, query_bias=True"),
+        (dict(model_type="dinov3_vit", query_bias=False, value_bias=False, key_bias=True), "key_bias=True"),
+        (dict(model_type="pvt_v2", strides=[4, 2, 2, 1]), r"strides=\[4, 2, 2, 1\]"),
+        (dict(model_type="pvt_v2", hidden_act="relu", num_encoder_blocks=3), "hidden_act='relu', num_encoder_blocks=3"),
+        (dict(model_type="regnet", groups_width=32), r"hidden_sizes=.*depths=.*groups_width=32"),
+        (dict(model_type="regnet", hidden_act="gelu", downsample_in_first_stage=False), "stage=False.*act='gelu'"),
         (dict(model_type="resnet", hidden_act="gelu"), "hidden_act='gelu'"),
         (dict(model_type="vit", hidden_act="mish", pruned_heads={"0": [1]}), r"pruned_heads=.*hidden_act='mish'"),
         (dict(model_type="convnext", patch_size=2), "patch_size=2"),
@@ -245,11 +269,42 @@ def test_what_flaim_has_no_option_for_is_refused_by_name(config, message):
         configured(**config)
 
 
+LAYER_NORM = {"function": "layer_norm"}
+
+
 @pytest.mark.parametrize(
     ("config", "name", "overrides"),
     [
         (dict(model_type="vit"), "vit_base_patch16_224", {"norm": {"function": "layer_norm", "eps": 1e-12}}),
         (dict(model_type="swin"), "swin_tiny_patch4_window7_224", {"drop_path_rate": 0.1}),
+        (
+            dict(model_type="swinv2", image_size=256, window_size=16, pretrained_window_sizes=[12, 12, 12, 6]),
+            "swinv2_tiny_window16_256",
+            {"drop_path_rate": 0.1, "pretrained_windows": [12, 12, 12, 6]},
+        ),
+        (
+            dict(model_type="beit", use_relative_position_bias=True, layer_norm_eps=1e-6, image_size=384),
+            "beit_base_patch16_384",
+            {"drop_path_rate": 0.1},
+        ),
+        (dict(model_type="pvt_v2", image_size={"height": 224, "width": 224}), "pvt_v2_b0", {"embed_norm": LAYER_NORM}),
+        (
+            dict(model_type="dinov3_vit", num_register_tokens=4, layerscale_value=1e-5),
+            "vit_small_patch16_dinov3_qkvb",
+            {"pool": {"function": "class_token_pool"}},
+        ),
+        (dict(model_type="dinov3_convnext", depths=[3, 3, 27, 3]), "convnext_small", {}),
+        (dict(model_type="regnet"), "regnety_040", {}),
+        (
+            dict(
+                model_type="regnet",
+                hidden_sizes=[2020, 4040, 11110, 28280],
+                depths=[2, 7, 17, 1],
+                groups_width=1010,
+            ),
+            "regnety_1280",
+            {"w0": 1744, "wa": 620.83, "group_size": 1010},
+        ),
         (dict(model_type="clip", vision_config=dict(patch_size=16)), "vit_base_patch16_clip_quickgelu_224", {}),
         (dict(model_type="siglip_vision_model"), "vit_base_patch16_siglip_224", {"act": {"function": "gelu_tanh"}}),
         (dict(model_type="resnet", depths=[3, 4, 23, 3]), "resnet101", {}),
@@ -278,6 +333,12 @@ PROCESSORS = [
     ("swin", "ViT", dict(MEANS, size={"height": 64, "width": 64}, resample=3)),
     ("convnext", "ConvNext", dict(MEANS, size={"shortest_edge": 224}, crop_pct=0.9)),
     ("convnextv2", "ConvNext", dict(MEANS, size={"shortest_edge": 384}, crop_pct=0.9)),
+    ("beit", "Beit", {}),
+    ("beit", "Beit", dict(size=256, crop_size=224, do_center_crop=True)),
+    ("data2vec-vision", "Beit", dict(MEANS, size={"height": 64, "width": 64}, resample=2)),
+    ("swinv2", "ViT", dict(MEANS, size={"height": 64, "width": 64}, resample=3)),
+    ("pvt_v2", "Pvt", {}),
+    ("regnet", "ConvNext", dict(MEANS, size={"shortest_edge": 64}, crop_pct=0.875)),
     ("resnet", "ConvNext", dict(MEANS, size={"shortest_edge": 64}, crop_pct=0.875)),
     ("efficientnet", "EfficientNet", dict(MEANS, size={"height": 64, "width": 64}, include_top=True)),
     ("efficientnet", "EfficientNet", dict(MEANS, size=64, rescale_factor=1 / 127.5, rescale_offset=True)),
@@ -291,7 +352,7 @@ def test_images_are_prepared_as_transformers_prepares_them(model_type, cls, said
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     expected = getattr(hf, f"{cls}ImageProcessorPil")(**said)(image, return_tensors="np")["pixel_values"]
     expected = np.asarray(expected)[0].transpose(1, 2, 0)
-    config = dict(model_type=model_type, image_size=expected.shape[0], depthwise_padding=[18])
+    config = dict(model_type=model_type, image_size=expected.shape[0], window_size=4, depthwise_padding=[18])
     found = Preprocess.from_row(configured(processor=said, **config).preprocessing)([image])[0]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 

@@ -13,7 +13,17 @@ from flaim.family import OlderNames, rename
 from flaim.options import nearest
 from flaim.weights.converters._converter import Converter, Documents, Tensors
 from flaim.weights.converters.timm import TORCH_LAYOUTS, by_path, tensor_name
-from flaim.weights.converters.transformers import convnext, efficientnet, resnet, swin, vit
+from flaim.weights.converters.transformers import (
+    beit,
+    convnext,
+    dinov3,
+    efficientnet,
+    pvt_v2,
+    regnet,
+    resnet,
+    swin,
+    vit,
+)
 from flaim.weights.converters.transformers._model_type import ModelType, options_of
 from flaim.weights.converters.transformers._names import plain
 from flaim.weights.converters.transformers._preprocessing import preprocessing_of
@@ -22,7 +32,7 @@ from flaim.weights.info import CheckpointInfo, Preprocessing
 
 __all__ = ["TRANSFORMERS"]
 
-_MODULES = (vit, swin, convnext, resnet, efficientnet)
+_MODULES = (vit, beit, dinov3, swin, pvt_v2, convnext, resnet, regnet, efficientnet)
 # By `model_type`.
 MODEL_TYPES: dict[str, ModelType] = {}
 # By flaim's family: the naming schemes of a checkpoint.
@@ -36,7 +46,8 @@ _GENERIC_LABEL = re.compile(r"^LABEL_\d+$")
 
 # Each of the models has such a name; those of other libraries do not.
 _MARKER = re.compile(
-    r"(^|[./])(embeddings[./]patch_embeddings?|embedder[./]embedder|conv_stem[./]first_conv|encoder[./]top_conv)[./]"
+    r"(^|[./])(embeddings[./]patch_embeddings?|embedder[./]embedder|conv_stem[./]first_conv|encoder[./]top_conv"
+    r"|layers[./]0[./]patch_embedding|stages[./]0[./]downsample_layers)[./]"
 )
 
 

@@ -5,7 +5,7 @@ converts the names and layouts of their arrays.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from flaim.weights.converters._converter import Tensors
 from flaim.weights.formats import LazyArray
 
 _PREFIX = re.compile(
-    r"^(vit|deit|dinov2|dinov2_with_registers|swin|convnext|convnextv2|resnet|efficientnet|mobilenet_v2|vision_model)\."
+    r"^(vit|deit|beit|data2vec_vision|dinov2|dinov2_with_registers|swin|swinv2|pvt_v2|convnext|convnextv2|resnet|regnet"
+    r"|efficientnet|mobilenet_v2|vision_model)\."
 )
 # Rules for attention, its MLP and its norms, by whichever names a model has them.
 QKV = (
@@ -38,15 +39,20 @@ _JOINED = {
 }
 
 
-def join(tensors: dict[str, Any]) -> dict[str, Any]:
+def join(tensors: dict[str, Any], wholes: Mapping[str, Sequence[str]] = _JOINED) -> dict[str, Any]:
     """Concatenate layers that are separate in transformers and one layer in flaim."""
     joined = {}
-    for whole, (first, *others) in _JOINED.items():
+    for whole, (first, *others) in wholes.items():
         for name in [name for name in tensors if re.search(rf"\.{re.escape(first)}\.\w+$", name)]:
             parts = [name, *(name.replace(first, other) for other in others)]
             if all(part in tensors for part in parts) and len({tensors[part].shape[1:] for part in parts}) == 1:
                 joined[name.replace(first, whole)] = _concatenated([tensors.pop(part) for part in parts])
     return tensors | joined
+
+
+def join_keyless(tensors: dict[str, Any]) -> dict[str, Any]:
+    """`join`; where keys have no bias, those of queries and values are leaves of their own."""
+    return {re.sub(r"\.attn\.([qv])\.bias$", r".attn.\1_bias", name): value for name, value in join(tensors).items()}
 
 
 def _concatenated(parts: Sequence[Any]) -> LazyArray:

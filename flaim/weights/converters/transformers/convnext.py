@@ -1,10 +1,11 @@
-"""ConvNeXt V1 and V2."""
+"""ConvNeXt V1 and V2, and DINOv3's."""
 
 from dataclasses import replace
 
 from flaim.family import OlderNames
 from flaim.weights.converters.transformers._model_type import (
     BICUBIC,
+    BILINEAR,
     IMAGENET,
     HFConfig,
     Json,
@@ -20,6 +21,12 @@ def convnext(c: HFConfig) -> Json:
     if (scale := c.get("layer_scale_init_value")) is not None:
         options["layer_scale_init"] = scale if scale > 0 else None
     return options
+
+
+def dinov3_convnext(c: HFConfig) -> Json:
+    """DINOv3's ConvNeXt: one epsilon for all norms; there is always a layer scale."""
+    layer_norm = norm("layer_norm", c["layer_norm_eps"])
+    return {"act": act(c), "norm": layer_norm, "layer_scale_init": c["layer_scale_init_value"]}
 
 
 # fmt: off
@@ -44,6 +51,14 @@ MODEL_TYPES = {
         defaults={**_CONVNEXT_V2.defaults, "layer_scale_init_value": 1e-6},
     ),
     "convnextv2": _CONVNEXT_V2,
+    "dinov3_convnext": replace(
+        _CONVNEXT_V2,
+        variants=r"^convnext_(tiny|small|base|large)$",
+        defaults={**_CONVNEXT_V2.defaults, "layer_norm_eps": 1e-6, "layer_scale_init_value": 1e-6},
+        fixed=(),
+        more=dinov3_convnext,
+        processor={**IMAGENET, **BILINEAR, "square": True, "size": 224},
+    ),
 }
 # fmt: on
 
@@ -64,4 +79,18 @@ _CONVNEXT_NAMES = OlderNames(
     ),
 )
 
-NAMES = {"convnext": lambda info: (_CONVNEXT_NAMES,)}
+_DINOV3_NAMES = OlderNames(
+    r"^(model\.)?stages\.0\.downsample_layers\.",
+    (
+        (r"^model\.", ""),
+        (r"^stages\.0\.downsample_layers\.", "stem."),
+        (r"\.downsample_layers\.", ".downsample."),
+        (r"\.layers\.", ".blocks."),
+        (r"\.depthwise_conv\.", ".conv_dw."),
+        (r"\.pointwise_conv(\d)\.", r".mlp.fc\1."),
+        (r"^layer_norm\.", "head.norm."),
+        (r"\.layer_norm\.", ".norm."),
+    ),
+)
+
+NAMES = {"convnext": lambda info: (_CONVNEXT_NAMES, _DINOV3_NAMES)}

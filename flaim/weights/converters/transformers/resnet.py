@@ -25,6 +25,8 @@ def resnet(c: HFConfig) -> Json:
     }
 
 
+PROCESSOR = {**IMAGENET, **BICUBIC, "crop_pct": 0.875, "size": {"shortest_edge": 224}}
+
 # fmt: off
 MODEL_TYPES = {
     "resnet": ModelType(
@@ -38,7 +40,7 @@ MODEL_TYPES = {
         same={"depths": "depths", "stem_width": "embedding_size"},
         fixed=("hidden_act",),
         more=resnet,
-        processor={**IMAGENET, **BICUBIC, "crop_pct": 0.875, "size": {"shortest_edge": 224}},
+        processor=PROCESSOR,
         any_size=True,
     ),
 }

@@ -76,19 +76,19 @@ def siglip(c: HFConfig) -> Json:
 
 
 # fmt: off
-_TRANSFORMER = {
+TRANSFORMER = {
     "dim": "hidden_size", "depth": "num_hidden_layers", "num_heads": "num_attention_heads",
     "patch_size": "patch_size", "drop_path_rate": "drop_path_rate",
 }
-_BASE: Json = {
+BASE: Json = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "head_dim": None, "hidden_act": "gelu", "drop_path_rate": 0.0, "image_size": 224, "patch_size": 16,
 }
 _VIT = ModelType(
     "vit",
     r"^vit_(tiny|small|base|large|huge)_patch\d+_\d+$",
-    {**_BASE, "layer_norm_eps": 1e-12, "qkv_bias": True, "pooler_act": "tanh"},
-    same={**_TRANSFORMER, "qkv_bias": "qkv_bias"},
+    {**BASE, "layer_norm_eps": 1e-12, "qkv_bias": True, "pooler_act": "tanh"},
+    same={**TRANSFORMER, "qkv_bias": "qkv_bias"},
     more=vit,
     processor={**INCEPTION, **BILINEAR, "square": True},
 )
@@ -96,11 +96,11 @@ _DINOV2 = ModelType(
     "vit",
     r"^vit_(small|base|large|giant)_patch14_dinov2$",
     {
-        **_BASE, "patch_size": 14, "mlp_ratio": 4, "layer_norm_eps": 1e-6, "qkv_bias": True, "layerscale_value": 1.0,
+        **BASE, "patch_size": 14, "mlp_ratio": 4, "layer_norm_eps": 1e-6, "qkv_bias": True, "layerscale_value": 1.0,
         "use_swiglu_ffn": False, "num_register_tokens": 0,
     },
     same={
-        **_TRANSFORMER, "qkv_bias": "qkv_bias", "layer_scale_init": "layerscale_value",
+        **TRANSFORMER, "qkv_bias": "qkv_bias", "layer_scale_init": "layerscale_value",
         "num_registers": "num_register_tokens",
     },
     more=dinov2,
@@ -109,16 +109,16 @@ _DINOV2 = ModelType(
 _CLIP = ModelType(
     "vit",
     r"^vit_\w+_clip_(quickgelu_)?\d+$",
-    {**_BASE, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
-    same=_TRANSFORMER,
+    {**BASE, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    same=TRANSFORMER,
     more=clip,
     processor={**CLIP_STATS, **BICUBIC, "size": {"shortest_edge": 224}, "crop_size": 224, "do_center_crop": True},
 )
 _SIGLIP = ModelType(
     "vit",
     r"^vit_\w+_siglip_(gap_)?\d+$",
-    {**_BASE, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "vision_use_head": True},
-    same=_TRANSFORMER,
+    {**BASE, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "vision_use_head": True},
+    same=TRANSFORMER,
     more=siglip,
     processor={**INCEPTION, **BICUBIC, "square": True},
 )
