@@ -89,3 +89,34 @@ def assert_same_output(model, variables, reference) -> None:
     images = oracle.image(model.input_size, channels=model.in_channels)
     found = jax.jit(lambda v, x: model.apply(v, x).value)(variables, images)
     assert oracle.relative_error(found, oracle.run(reference, images)) < 1e-5
+
+
+def assert_heads_and_intermediates_parity(model: Model, reference: torch.nn.Module) -> None:
+    """Check the final map, what the last linear layer gets, and all intermediates; timm's may lack our first, the stem.
+
+    Also that `feature_info` says what their channels are.
+    """
+    variables, images = variables_from(model.spec(), oracle.state(reference)), oracle.image(model.input_size)
+    with torch.no_grad():
+        features, maps = reference.forward_intermediates(oracle.to_torch(images))
+        pooled = reference.forward_head(features, pre_logits=True)
+
+    names = [feature.name for feature in model.feature_info]
+    pattern = names[0].replace("0", "*")
+
+    def run(variables, images):
+        final = model.replace(n_classes=0).apply(variables, images, capture=pattern)
+        return final, model.replace(n_classes=-1).apply(variables, images).value
+
+    def assert_same(found, expected):
+        if found.shape != tuple(expected.shape):
+            expected = expected.permute(0, 2, 3, 1)
+        assert oracle.relative_error(found, expected) < 1e-5
+
+    final, pooled_found = jax.jit(run)(variables, images)
+    assert_same(final.value, features)
+    assert_same(pooled_found, pooled)
+    assert list(final.intermediates) == names and len(names) - len(maps) in (0, 1)
+    for name, expected in zip(names[len(names) - len(maps) :], maps):
+        assert_same(final.intermediates[name], expected)
+    assert [feature.channels for feature in model.feature_info][-len(maps) :] == [y.shape[1] for y in maps]

@@ -8,7 +8,13 @@ import flaim_core as core
 from flaim import models
 from tests import oracle
 from tests.oracle import relative_error
-from tests.parity import assert_gradient_parity, assert_parity, torch_name, variables_from
+from tests.parity import (
+    assert_gradient_parity,
+    assert_heads_and_intermediates_parity,
+    assert_parity,
+    torch_name,
+    variables_from,
+)
 
 SMALL = {"dim": 24, "depth": 2}
 
@@ -48,22 +54,7 @@ def test_a_published_network_is_timms():
 
 def test_heads_and_blocks_are_timms():
     model, reference = created("convmixer_1536_20", 56, kernel_size=5, **SMALL)
-    variables, images = variables_from(model.spec(), oracle.state(reference)), oracle.image(56)
-    with torch.no_grad():
-        features, blocks = reference.forward_intermediates(oracle.to_torch(images))
-        stem = reference.stem(oracle.to_torch(images))
-        pooled = reference.forward_head(features, pre_logits=True)
-    found, pooled_found = jax.jit(
-        lambda v, x: (
-            model.replace(n_classes=0).apply(v, x, capture="block_*"),
-            model.replace(n_classes=-1).apply(v, x),
-        )
-    )(variables, images)
-    assert relative_error(found.value, features.permute(0, 2, 3, 1)) < 1e-5
-    assert relative_error(pooled_found.value, pooled) < 1e-5
-    assert list(found.intermediates) == ["block_0", "block_1", "block_2"]
-    for i, block in enumerate([stem, *blocks]):
-        assert relative_error(found.intermediates[f"block_{i}"], block.permute(0, 2, 3, 1)) < 1e-5
+    assert_heads_and_intermediates_parity(model, reference)
     assert [(f.channels, f.reduction) for f in model.feature_info] == [(24, 7)] * 3
 
 

@@ -3,12 +3,10 @@
 import jax
 import numpy as np
 import pytest
-import torch
 
 from flaim import models
 from tests import oracle
-from tests.oracle import relative_error
-from tests.parity import assert_gradient_parity, assert_parity, variables_from
+from tests.parity import assert_gradient_parity, assert_heads_and_intermediates_parity, assert_parity
 
 # 3x3 kernels compile in a fraction of the time; the published sizes are those of the test_convnext models.
 SMALL = {"depths": (1, 1, 2, 1), "dims": (24, 32, 48, 64), "kernel_sizes": 3}
@@ -51,22 +49,7 @@ def test_logits_are_timms_at_an_odd_size(name):
 def test_heads_and_stages_are_timms(name):
     reference = oracle.create(name, **SMALL)
     model = models.create(name, input_size=64, **SMALL)
-    variables, images = variables_from(model.spec(), oracle.state(reference)), oracle.image(64)
-    with torch.no_grad():
-        stages = reference.forward_intermediates(oracle.to_torch(images), intermediates_only=True)
-        features = reference.forward_features(oracle.to_torch(images))
-        pooled = reference.forward_head(features, pre_logits=True)
-    found, pooled_found = jax.jit(
-        lambda v, x: (
-            model.replace(n_classes=0).apply(v, x, capture="stage_*"),
-            model.replace(n_classes=-1).apply(v, x),
-        )
-    )(variables, images)
-    assert relative_error(found.value, features.permute(0, 2, 3, 1)) < 1e-5
-    assert relative_error(pooled_found.value, pooled) < 1e-5
-    assert list(found.intermediates) == [f"stage_{i}" for i in range(5)]
-    for i, stage in enumerate(stages, 1):
-        assert relative_error(found.intermediates[f"stage_{i}"], stage.permute(0, 2, 3, 1)) < 1e-5
+    assert_heads_and_intermediates_parity(model, reference)
     assert [(f.channels, f.reduction) for f in model.feature_info] == [(24, 4), (24, 4), (32, 8), (48, 16), (64, 32)]
 
 

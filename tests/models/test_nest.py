@@ -1,13 +1,12 @@
 """NesT against timm."""
 
-import jax
 import pytest
 import torch
 
 from flaim import models
 from tests import oracle
 from tests.oracle import relative_error
-from tests.parity import assert_gradient_parity, assert_parity, variables_from
+from tests.parity import assert_gradient_parity, assert_heads_and_intermediates_parity, assert_parity
 
 SMALL = {"depths": (1, 2, 1), "num_heads": (1, 2, 4)}
 
@@ -44,21 +43,7 @@ def test_heads_and_stages_are_timms():
     name, size, dims = "nest_tiny", 48, (8, 24, 32)
     reference = timms(name, size, dims, **SMALL)
     model = models.create(name, input_size=size, dims=dims, **SMALL)
-    variables, images = variables_from(model.spec(), oracle.state(reference)), oracle.image(size)
-    with torch.no_grad():
-        features, stages = reference.forward_intermediates(oracle.to_torch(images))
-        pooled = reference.forward_head(features, pre_logits=True)
-    found, pooled_found = jax.jit(
-        lambda v, x: (
-            model.replace(n_classes=0).apply(v, x, capture="stage_*"),
-            model.replace(n_classes=-1).apply(v, x),
-        )
-    )(variables, images)
-    assert relative_error(found.value, features.permute(0, 2, 3, 1)) < 1e-5
-    assert relative_error(pooled_found.value, pooled) < 1e-5
-    assert list(found.intermediates) == [f"stage_{i}" for i in range(4)]
-    for i, stage in enumerate(stages, 1):
-        assert relative_error(found.intermediates[f"stage_{i}"], stage.permute(0, 2, 3, 1)) < 1e-5
+    assert_heads_and_intermediates_parity(model, reference)
     assert [(f.channels, f.reduction) for f in model.feature_info] == [(8, 4), (8, 4), (24, 8), (32, 16)]
 
 

@@ -9,7 +9,7 @@ import torch
 from flaim import models
 from tests import oracle
 from tests.oracle import relative_error
-from tests.parity import assert_gradient_parity, assert_parity, variables_from
+from tests.parity import assert_gradient_parity, assert_heads_and_intermediates_parity, assert_parity, variables_from
 
 DEPTHS, DIMS, HEADS = (1, 2, 1, 1), (16, 32, 40, 64), (1, 2, 5, 8)
 
@@ -56,23 +56,7 @@ def test_the_smallest_model_is_timms_at_its_own_size():
 @pytest.mark.parametrize("name", ["pvt_v2_b0", "pvt_v2_b2_li"])
 def test_heads_and_stages_are_timms(name):
     model, reference = narrow(name)
-    variables, images = variables_from(model.spec(), oracle.state(reference)), oracle.image(64)
-    with torch.no_grad():
-        features, stages = reference.forward_intermediates(oracle.to_torch(images))
-        stem = reference.patch_embed(oracle.to_torch(images))
-        pooled = reference.forward_head(features, pre_logits=True)
-    found, pooled_found = jax.jit(
-        lambda v, x: (
-            model.replace(n_classes=0).apply(v, x, capture="stage_*"),
-            model.replace(n_classes=-1).apply(v, x),
-        )
-    )(variables, images)
-    assert relative_error(found.value, features.permute(0, 2, 3, 1)) < 1e-5
-    assert relative_error(pooled_found.value, pooled) < 1e-5
-    assert list(found.intermediates) == [f"stage_{i}" for i in range(5)]
-    assert relative_error(found.intermediates["stage_0"], stem) < 1e-5
-    for i, stage in enumerate(stages, 1):
-        assert relative_error(found.intermediates[f"stage_{i}"], stage.permute(0, 2, 3, 1)) < 1e-5
+    assert_heads_and_intermediates_parity(model, reference)
     assert [(f.channels, f.reduction) for f in model.feature_info] == [(16, 4), (16, 4), (32, 8), (40, 16), (64, 32)]
 
 

@@ -10,7 +10,13 @@ from flaim import models
 from flaim.models import regnet
 from tests import oracle
 from tests.oracle import relative_error
-from tests.parity import assert_gradient_parity, assert_parity, torch_name, variables_from
+from tests.parity import (
+    assert_gradient_parity,
+    assert_heads_and_intermediates_parity,
+    assert_parity,
+    torch_name,
+    variables_from,
+)
 
 # Four stages, as timm requires, of 1, 1, 2 and 1 blocks, 16 to 128 channels wide.
 SMALL = {"depth": 5, "w0": 16, "wa": 24.0, "wm": 2.0, "group_size": 8}
@@ -58,21 +64,7 @@ def test_the_smallest_published_network_is_timms():
 def test_heads_and_stages_are_timms(name, head):
     reference = oracle.create(name, num_features=head, **SMALL)
     model = models.create(name, input_size=64, head_width=head, **SMALL)
-    variables, images = variables_from(model.spec(), oracle.state(reference)), oracle.image(64)
-    with torch.no_grad():
-        features, stages = reference.forward_intermediates(oracle.to_torch(images))
-        pooled = reference.forward_head(features, pre_logits=True)
-    found, pooled_found = jax.jit(
-        lambda v, x: (
-            model.replace(n_classes=0).apply(v, x, capture="stage_*"),
-            model.replace(n_classes=-1).apply(v, x),
-        )
-    )(variables, images)
-    assert relative_error(found.value, features.permute(0, 2, 3, 1)) < 1e-5
-    assert relative_error(pooled_found.value, pooled) < 1e-5
-    assert list(found.intermediates) == [f"stage_{i}" for i in range(5)]
-    for i, stage in enumerate(stages):
-        assert relative_error(found.intermediates[f"stage_{i}"], stage.permute(0, 2, 3, 1)) < 1e-5
+    assert_heads_and_intermediates_parity(model, reference)
     assert [(f.channels, f.reduction) for f in model.feature_info] == [(32, 2), (16, 4), (32, 8), (64, 16), (128, 32)]
 
 

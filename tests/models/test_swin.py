@@ -12,7 +12,7 @@ import flaim_core as core
 from flaim import models
 from tests import oracle
 from tests.oracle import relative_error
-from tests.parity import assert_gradient_parity, assert_parity, variables_from
+from tests.parity import assert_gradient_parity, assert_heads_and_intermediates_parity, assert_parity, variables_from
 
 swin_transformer = oracle.timm.models.swin_transformer
 
@@ -94,22 +94,7 @@ def test_heads_and_stages_are_timms():
     name, size = "swin_base_patch4_window12_384", (64, 96)
     reference = oracle.create(name, img_size=size, embed_dim=16, **SMALL)
     model = models.create(name, input_size=size, dim=16, **SMALL)
-    variables, images = variables_from(model.spec(), oracle.state(reference)), oracle.image(size)
-    with torch.no_grad():
-        stages = reference.forward_intermediates(oracle.to_torch(images), intermediates_only=True)
-        features = reference.forward_features(oracle.to_torch(images))
-        pooled = reference.forward_head(features, pre_logits=True)
-    found, pooled_found = jax.jit(
-        lambda v, x: (
-            model.replace(n_classes=0).apply(v, x, capture="stage_*"),
-            model.replace(n_classes=-1).apply(v, x),
-        )
-    )(variables, images)
-    assert relative_error(found.value, features) < 1e-5
-    assert relative_error(pooled_found.value, pooled) < 1e-5
-    assert list(found.intermediates) == [f"stage_{i}" for i in range(5)]
-    for i, stage in enumerate(stages, 1):
-        assert relative_error(found.intermediates[f"stage_{i}"], stage.permute(0, 2, 3, 1)) < 1e-5
+    assert_heads_and_intermediates_parity(model, reference)
     assert [(f.channels, f.reduction) for f in model.feature_info] == [(16, 4), (16, 4), (32, 8), (64, 16), (128, 32)]
 
 
