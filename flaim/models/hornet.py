@@ -23,6 +23,7 @@ from flaim_core import (
     initializers,
     kernel,
     layer_norm,
+    layer_scale,
     linear,
     ops,
     recursive_gated_conv,
@@ -49,8 +50,8 @@ def block(
     dim = x.shape[-1]
 
     def add(x, y, number):
-        gamma = scope.param(f"gamma{number}", (dim,), initializers.constant(layer_scale_init))
-        return x + drop_path(scope[f"drop_path{number}"], y * ops.per_channel(gamma, y), drop_path_rate)
+        y = layer_scale(scope, y, init_value=layer_scale_init, leaf=f"gamma{number}")
+        return x + drop_path(scope[f"drop_path{number}"], y, drop_path_rate)
 
     y = layer_norm(scope["norm1"], x)
     x = add(x, recursive_gated_conv(scope["gnconv"], y, order=order, mix=mix, kernel_init=_KERNEL_INIT), 1)

@@ -18,6 +18,7 @@ from flaim_core import (
     initializers,
     kernel,
     layer_norm,
+    layer_scale,
     linear,
     mlp,
     ops,
@@ -119,10 +120,8 @@ def eva_block(
     Leaves: the layer scales `gamma_1` and, unless `scale_mlp` is False, `gamma_2`.
     """
 
-    def scaled(name: str, y: Tokens) -> Tokens:
-        if layer_scale_init is None:
-            return y
-        return y * ops.per_channel(scope.param(name, y.shape[-1:], initializers.constant(layer_scale_init)), y)
+    def scaled(leaf: str, y: Tokens) -> Tokens:
+        return y if layer_scale_init is None else layer_scale(scope, y, init_value=layer_scale_init, leaf=leaf)
 
     y = attn(scope["attn"], norm(scope["norm1"], x), drop_rate=drop_rate, **options)
     x = x + drop_path(scope["drop_path1"], scaled("gamma_1", y), drop_path_rate)
