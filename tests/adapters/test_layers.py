@@ -2,6 +2,7 @@
 
 import inspect
 import pydoc
+from functools import partial
 
 import chex
 import equinox
@@ -32,9 +33,18 @@ OPTIONS = {
     "lambda_init": 0.5,
     "rate": 0.5,
     "size": (4, 4),
+    "stride": 2,
+    "norm": core.layer_norm,
+    "ratio": 2,
+    "token_mixer": partial(core.mlp, hidden=8),
 }
 # Options that have a default, but not one for so small an input.
-SMALL = {"BlockAttention": {"size": 4}, "GridAttention": {"size": 4}, "GroupNorm": {"groups": 4}}
+SMALL = {
+    "BlockAttention": {"size": 4},
+    "GridAttention": {"size": 4},
+    "GroupNorm": {"groups": 4},
+    "RecursiveGatedConv": {"order": 3},
+}
 
 
 def example(annotation):

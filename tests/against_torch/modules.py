@@ -126,7 +126,7 @@ class GlobalQueryAttention(gcvit.WindowAttentionGlobal):
         )
         windows = gcvit.window_partition(x.permute(0, 2, 3, 1), self.window_size).flatten(1, 2)
         y = super().forward(windows, query.to(x.dtype))
-        return gcvit.window_reverse(y, self.window_size, x.shape[2:])
+        return gcvit.window_reverse(y, self.window_size, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 class WholeMapAttention(oracle.timm.models.swin_transformer_v2.WindowAttention):
