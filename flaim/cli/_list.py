@@ -87,7 +87,8 @@ def list_checkpoints(
         }
         limits |= {"--max-gmacs": max_gmacs, "--min-top1": min_top1}
         asked = [f"{name} {value!r}" for name, value in limits.items() if value not in ("", None)]
-        raise typer.BadParameter(f"no checkpoint fits {' and '.join(asked)}")
+        hint = "" if timm or not any(re.search(pattern, row.model) for row in rows()) else "; timm's do: add --timm"
+        raise typer.BadParameter(f"no checkpoint fits {' and '.join(asked)}{hint}")
     if sort is not Sort.MODEL:
         found.sort(key=_order(sort))
 
@@ -109,8 +110,8 @@ def list_checkpoints(
         note = f", {restricted} not for commercial use" if restricted else ""
         console.print(f"\n{_count(found)}{note}")
     if missing:
-        families = ", ".join(sorted({row.family for row in missing}))
-        console.print(f"{_count(missing)} not implemented yet: {families}")
+        names = ", ".join(sorted({row.model for row in missing}))
+        console.print(f"{_count(missing)} not implemented yet: {names}")
 
 
 def _order(sort: Sort) -> Any:

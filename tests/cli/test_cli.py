@@ -116,10 +116,15 @@ def test_list_by_figures():
     assert_fails(run("list", "^resnet50$", "--min-top1", "99"), 2, "--min-top1 99")
 
 
-def test_list_says_which_families_are_missing():
-    absent = next((row for row in rows() if (row.model, row.params) not in list_models(timm=True)), None)
-    if absent is not None:
-        assert re.search(rf"not implemented yet: .*{absent.family}", run("list", absent.model, columns=160).stdout)
+def test_list_says_what_is_missing():
+    known = set(list_models(timm=True))
+    for absent in {row.model for row in rows() if (row.model, row.params) not in known}:
+        output = run("list", absent, "--timm", columns=160).stdout
+        assert re.search(rf"1 checkpoint of 1 model not implemented yet: {absent}$", output, re.MULTILINE)
+
+
+def test_list_says_where_there_is_more():
+    assert_fails(run("list", "davit_base_fl"), 2, "no checkpoint fits model 'davit_base_fl'; timm's do: add --timm")
 
 
 def test_list_is_not_folded_in_a_pipe(monkeypatch):
