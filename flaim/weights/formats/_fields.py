@@ -25,7 +25,7 @@ class Budget:
         self.steps -= steps
         self.text -= text
         if self.steps < 0 or self.text < 0:
-            raise ValueError("it has more entries than any checkpoint, or repeats the same ones too often")
+            raise ValueError("it holds more than any checkpoint, or the same things many times over")
 
 
 class Fields:
