@@ -3,8 +3,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim_core import ops
-from flaim_core.checks import check_heads
-from flaim_core.layers._linear import linear
+from flaim_core.layers._heads import heads_projection, qkv_projection
 from flaim_core.scope import Scope, kernel
 
 
@@ -18,7 +17,7 @@ def channel_group_attention(
     and weights the queries. Paths: `qkv`, `proj`. Captured on request: `weights` (*b, num_heads, d, d), the softmax.
     Ding et al., "DaViT: Dual Attention Vision Transformers" (2022), section 3.2.
     """
-    query, key, value = _heads(scope, x, num_heads, qkv_bias)
+    query, key, value = qkv_projection(scope, x, num_heads=num_heads, bias=qkv_bias)
     return _attend(scope, key, value, query, jnp.asarray(query.shape[-1], ops.accumulation_dtype(x)))
 
 
@@ -32,16 +31,8 @@ def token_scaled_channel_attention(
     Captured on request: `weights` (*b, num_heads, d, d), the softmax.
     Xiao et al., "Florence-2" (2023); the reference is its image encoder.
     """
-    query, key, value = _heads(scope, x, num_heads, qkv_bias)
+    query, key, value = qkv_projection(scope, x, num_heads=num_heads, bias=qkv_bias)
     return _attend(scope, query, key, value, jnp.asarray(x.shape[-2], ops.accumulation_dtype(x)))
-
-
-def _heads(scope: Scope, x: Array, num_heads: int, bias: bool) -> tuple[Array, Array, Array]:
-    """Queries, keys and values (*b, n, heads, d)."""
-    *batch, dim = x.shape
-    check_heads(scope, dim, num_heads)
-    qkv = linear(scope["qkv"], x, 3 * dim, bias=bias).reshape(*batch, 3, num_heads, dim // num_heads)
-    return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
 
 
 def _attend(scope: Scope, query: Array, key: Array, value: Array, size: Array) -> Array:
@@ -51,4 +42,4 @@ def _attend(scope: Scope, query: Array, key: Array, value: Array, size: Array) -
     if scope.captures("weights"):
         scope.capture("weights", weights)
     y = jnp.einsum("...hcd,...nhd->...nhc", weights.astype(value.dtype), value)
-    return linear(scope["proj"], ops.merge_axes(y, y.ndim - 2), y.shape[-2] * y.shape[-1])
+    return heads_projection(scope, y)

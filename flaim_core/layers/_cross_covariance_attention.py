@@ -1,9 +1,7 @@
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
-from flaim_core.checks import check_heads
-from flaim_core.layers._drop import dropout
-from flaim_core.layers._linear import linear
+from flaim_core.layers._heads import heads_projection, qkv_projection
 from flaim_core.scope import Scope, kernel
 
 
@@ -23,14 +21,11 @@ def cross_covariance_attention(
     tokens. Paths: `qkv`, `proj`. Captured on request: `weights` (*b, heads, d, d), the softmax.
     El-Nouby et al., "XCiT: Cross-Covariance Image Transformers" (2021), section 3.2.
     """
-    *batch, tokens, dim = x.shape
-    check_heads(scope, dim, num_heads)
-    qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias).reshape(*batch, tokens, 3, num_heads, dim // num_heads)
-    query, key, value = (qkv[..., i, :, :] for i in range(3))
+    query, key, value = qkv_projection(scope, x, num_heads=num_heads, bias=qkv_bias)
     # In the dtype of the softmax.
     dtype = ops.accumulation_dtype(x)
     temperature = scope.param("temperature", (num_heads, 1, 1), initializers.ones, dtype=dtype)[:, 0, 0]
     if scope.captures("weights"):
         scope.capture("weights", ops.channel_attention_weights(query, key, temperature))
-    y = ops.channel_attention(query, key, value, temperature).reshape(*batch, tokens, dim)
-    return dropout(scope["proj_drop"], linear(scope["proj"], y, dim, bias=proj_bias), drop_rate)
+    y = ops.channel_attention(query, key, value, temperature)
+    return heads_projection(scope, y, bias=proj_bias, drop_rate=drop_rate)

@@ -2,9 +2,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flaim_core import initializers, ops
-from flaim_core.checks import check_heads
-from flaim_core.layers._drop import dropout
-from flaim_core.layers._linear import linear
+from flaim_core.layers._heads import heads_projection, qkv_projection
 from flaim_core.scope import Scope, kernel
 
 _KERNEL_INIT = initializers.truncated_normal(0.02)
@@ -40,16 +38,13 @@ def talking_heads_attention(
     Paths: `qkv`, `proj`; `proj_l` and `proj_w`, which mix the logits and the weights. Captured on request: `weights`
     (b, heads, n, n), the softmax before it is mixed. Shazeer et al., "Talking-Heads Attention" (2020).
     """
-    batch, tokens, dim = x.shape
-    check_heads(scope, dim, num_heads)
-    qkv = linear(scope["qkv"], x, 3 * dim, bias=qkv_bias).reshape(batch, tokens, 3, num_heads, dim // num_heads)
-    query, key, value = (jnp.swapaxes(qkv[:, :, i], 1, 2) for i in range(3))
-    query, dtype = query * (dim // num_heads) ** -0.5, ops.accumulation_dtype(x)
+    qkv = qkv_projection(scope, x, num_heads=num_heads, bias=qkv_bias)
+    query, key, value = (jnp.swapaxes(y, 1, 2) for y in qkv)
+    query, dtype = query * query.shape[-1] ** -0.5, ops.accumulation_dtype(x)
     logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=dtype)
     weights = ops.softmax(_mix_heads(scope["proj_l"], logits))
     if scope.captures("weights"):
         scope.capture("weights", weights)
     mixed = _mix_heads(scope["proj_w"], weights).astype(value.dtype)
     y = jnp.einsum("bhqk,bhkd->bhqd", mixed, value, preferred_element_type=dtype).astype(value.dtype)
-    y = jnp.swapaxes(y, 1, 2).reshape(x.shape)
-    return dropout(scope["proj_drop"], linear(scope["proj"], y, dim, bias=proj_bias), drop_rate)
+    return heads_projection(scope, jnp.swapaxes(y, 1, 2), bias=proj_bias, drop_rate=drop_rate)
