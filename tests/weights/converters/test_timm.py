@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import flaim.models
-import flaim.options
 import flaim_core as core
 from flaim.weights import CheckpointError, CheckpointInfo, Preprocessing
 from flaim.weights.assign import assign
